@@ -23,6 +23,7 @@ use crate::{
     clock::Stopwatch,
     conditions, confined,
     credentials::Credentials,
+    devices::{self, Devices},
     fills::Fills,
     http::Api,
     logs::Retained,
@@ -272,6 +273,14 @@ fn executor_with(settings: &Settings, credentials: &Arc<Credentials>) -> Result<
         volumes,
         fills,
         host_paths: settings.host_paths.clone(),
+        devices: Arc::new(Devices::new(
+            settings.cdi_dirs.clone(),
+            settings.device_paths.clone(),
+            devices::Limits {
+                devices: settings.limits.devices,
+                file: settings.limits.cdi_file,
+            },
+        )),
         freezer: Arc::default(),
         backups: Arc::new(Backups::new(settings)),
         data,

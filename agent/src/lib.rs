@@ -8,6 +8,7 @@
 //! - [`credentials`]: what the agent presents to the controller.
 //! - [`tls`]: the agent's certificate, and the listener of its API.
 //! - [`logs`]: the processes' stored output.
+//! - [`devices`]: devices that containers may have.
 //! - [`volumes`]: file systems that outlive their processes.
 //! - [`backups`]: their content in repositories, and back.
 //! - [`agent`]: builds and runs all of these.
@@ -22,6 +23,7 @@ pub mod clock;
 mod conditions;
 pub mod confined;
 pub mod credentials;
+pub mod devices;
 mod errors;
 pub mod files;
 pub mod fills;

@@ -25,6 +25,7 @@ pub use token::Token;
 use tucano_api::{
     AGENT_PORT,
     ids::NodeName,
+    service::DeviceRequest,
     settings::{Problem, Validate},
     units::{Bytes, Span},
 };
@@ -119,6 +120,13 @@ pub struct Settings {
     /// Directories of the node that services may have in their containers, with all below them.
     #[serde(default)]
     pub host_paths: Vec<PathBuf>,
+    /// Directories whose files describe devices for containers (Container Device Interface); of two descriptions of a device the later
+    /// directory's counts.
+    #[serde(default = "default_cdi_dirs")]
+    pub cdi_dirs: Vec<PathBuf>,
+    /// Device nodes that services may have in their containers.
+    #[serde(default)]
+    pub device_paths: Vec<PathBuf>,
     /// Directories of the node that may have repositories of backups, with all below them.
     #[serde(default)]
     pub backup_paths: Vec<PathBuf>,
@@ -213,6 +221,17 @@ impl Validate for Settings {
             ));
         }
         problems.extend(path_problems("host_paths", &self.host_paths, "/srv/media"));
+        problems.extend(path_problems("cdi_dirs", &self.cdi_dirs, "/etc/cdi"));
+        let is_node = |path: &&PathBuf| {
+            path.to_string_lossy()
+                .parse()
+                .is_ok_and(|it| matches!(it, DeviceRequest::Node(_)))
+        };
+        if let Some(wrong) = self.device_paths.iter().find(|path| !is_node(path)) {
+            let message =
+                format!("{wrong:?} is not usable: write device nodes, such as \"/dev/fuse\"");
+            problems.push(Problem::new("device_paths", message));
+        }
         problems.extend(path_problems(
             "backup_paths",
             &self.backup_paths,
@@ -360,6 +379,11 @@ fn default_ca_file() -> PathBuf {
 }
 fn default_token_overlap() -> Span {
     Span::secs(24 * 3600)
+}
+
+/// Where the specification has them: the second is for those that are written at each boot.
+fn default_cdi_dirs() -> Vec<PathBuf> {
+    vec!["/etc/cdi".into(), "/var/run/cdi".into()]
 }
 
 fn default_data_dir() -> PathBuf {

@@ -22,7 +22,7 @@ use crate::{
     },
     jobs::DesiredRun,
     names::{ServiceAddress, ServiceSubnet},
-    service::{Placement, ServiceConfig},
+    service::{AssignedDevice, NodeDevices, Placement, ServiceConfig},
     units::{Bytes, Span, Timestamp},
     volumes::{
         BackupOrder, BackupReport, FillReport, LoadReport, VolumeExport, VolumeFill, VolumeLoad,
@@ -145,6 +145,9 @@ pub struct DesiredProcess {
     /// The volumes of that slot, in the order of the configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<DesiredVolume>,
+    /// The devices that are its own, for those of its configuration that are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<AssignedDevice>,
     /// The run that it belongs to, where it runs to completion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<DesiredRun>,
@@ -166,6 +169,9 @@ pub struct Kept {
     /// How many CPUs it reserves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus_reserved: Option<f64>,
+    /// Whether connections go to the nearest process.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub nearest: bool,
 }
 
 impl Kept {
@@ -174,6 +180,7 @@ impl Kept {
         Self {
             placement: config.placement.clone(),
             cpus_reserved: config.cpus_reserved,
+            nearest: config.nearest,
         }
     }
 
@@ -191,6 +198,7 @@ impl Kept {
         ServiceConfig {
             placement: self.placement.clone(),
             cpus_reserved: self.cpus_reserved,
+            nearest: self.nearest,
             concurrency,
             ..config.clone()
         }
@@ -255,6 +263,13 @@ pub struct NodeReport {
     /// Directories that containers may have, with all below them: its `host_paths`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_paths: Vec<String>,
+    /// The devices that it describes for containers, as far as they are there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, BTreeMap<String, Vec<String>>>)]
+    pub devices: NodeDevices,
+    /// Device nodes that containers may have: those of its `device_paths` that are there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_paths: Vec<String>,
     /// The volumes on the node; absent where it has no place for any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<NodeVolumes>,
@@ -519,6 +534,9 @@ pub struct ProcessReport {
     /// feature.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relaxed: Vec<String>,
+    /// The devices that are its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<AssignedDevice>,
     /// Read from its cgroup, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<ProcessMetrics>,

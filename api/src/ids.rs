@@ -77,6 +77,20 @@ string_id!(
     is_service_name
 );
 string_id!(
+    /// A kind of devices, as the Container Device Interface names it: `vendor.com/class`.
+    DeviceKind,
+    "device kind",
+    "write a vendor's domain and a class, such as \"nvidia.com/gpu\"",
+    is_device_kind
+);
+string_id!(
+    /// Name of a device among those of its kind.
+    DeviceName,
+    "device name",
+    "use 1 to 128 letters, digits, '-', '_', '.' and ':', the first and the last a letter or a digit",
+    is_device_name
+);
+string_id!(
     /// Name of a port within its service: as IANA's service names, in lower case.
     PortName,
     "port name",
@@ -266,6 +280,31 @@ fn is_service_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn is_device_kind(kind: &str) -> bool {
+    let Some((vendor, class)) = kind.split_once('/') else {
+        return false;
+    };
+    let is_name = |name: &str, most| name.len() <= most && is_between_alphanumerics(name, b"-_.");
+    // Some vendors have no dot in it.
+    is_name(vendor, 253)
+        && is_name(class, 63)
+        && vendor.starts_with(|it: char| it.is_ascii_alphabetic())
+}
+
+fn is_device_name(name: &str) -> bool {
+    name.len() <= 128 && is_between_alphanumerics(name, b"-_.:")
+}
+
+fn is_between_alphanumerics(name: &str, more: &[u8]) -> bool {
+    let bytes = name.as_bytes();
+    let ends = bytes.first().into_iter().chain(bytes.last());
+    !name.is_empty()
+        && ends.clone().all(u8::is_ascii_alphanumeric)
+        && bytes
+            .iter()
+            .all(|it| it.is_ascii_alphanumeric() || more.contains(it))
 }
 
 fn is_port_name(name: &str) -> bool {

@@ -377,6 +377,9 @@ pub struct RunRequest {
     /// The arguments in place of the configuration's `args`. A service, which is no job, needs some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
+    /// Begin none where the job's present revision has a run that has succeeded or has not ended: that one is the answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
 }
 
 /// How far a revision is that has a hook before its first process or after its rollout.

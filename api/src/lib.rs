@@ -4,6 +4,8 @@
 //! - [`ids`]: names and numbers that identify things; each parses once, strictly.
 //! - [`units`]: sizes and durations as people write them.
 //! - [`service`]: the static configuration of a service.
+//! - [`application`]: services that are deployed together.
+//! - [`image`]: what an image says of its processes.
 //! - [`schedule`]: when a job runs; [`jobs`]: its runs, and what became of them.
 //! - [`capabilities`]: the capabilities that it may ask for.
 //! - [`settings`]: reading any static configuration; every error with its line, column and a suggestion.
@@ -19,10 +21,12 @@
 //! - [`error`]: the error body of every API.
 
 pub mod agent;
+pub mod application;
 pub mod balancer;
 pub mod capabilities;
 pub mod error;
 pub mod ids;
+pub mod image;
 pub mod jobs;
 pub mod logs;
 pub mod names;

@@ -48,10 +48,17 @@ pub struct NamedService {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub slots: Vec<Ipv4Addr>,
+    /// Whether connections go to processes on the same worker, where it has any. Agents of an earlier version draw from all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nearest: bool,
     /// Its ports, ordered by name.
     pub ports: Vec<NamedPort>,
     /// Its healthy processes that are not draining, ordered by process.
     pub endpoints: Vec<NamedEndpoint>,
+    /// Its draining processes: they get no new connections, and keep those that they have until they are stopped. Agents of earlier
+    /// versions do not know them, and end these connections.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<NamedEndpoint>,
 }
 
 /// A port of a service.

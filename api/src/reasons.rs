@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    ids::{LabelName, LabelValue, NodeName, ProcessId, ServiceName, VolumeId},
+    ids::{DeviceKind, LabelName, LabelValue, NodeName, ProcessId, ServiceName, VolumeId},
     service::Labels,
     units::{Bytes, Timestamp},
 };
@@ -93,6 +93,20 @@ pub enum PendingReason {
         paths: Vec<String>,
         /// Those workers.
         nodes: Vec<NodeName>,
+    },
+    /// No worker that fits otherwise gives containers the device nodes.
+    NoDeviceNode {
+        /// The device nodes.
+        paths: Vec<String>,
+        /// Those workers.
+        nodes: Vec<NodeName>,
+    },
+    /// No worker that fits otherwise has the devices free.
+    NoDevices {
+        /// What each process has, as `devices` of the configuration says it.
+        wanted: Vec<String>,
+        /// Those workers, with what they have of it.
+        workers: Vec<WorkerDevices>,
     },
     /// No worker has room for the volumes.
     NoVolumeRoom {
@@ -221,6 +235,19 @@ pub struct WorkerCpus {
     pub all_millicpus: u64,
 }
 
+/// What a worker has of the devices that a service asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerDevices {
+    /// The worker.
+    pub node: NodeName,
+    /// The kind that it has too few of, or of which a certain one is not free.
+    pub kind: DeviceKind,
+    /// How many devices of that kind no process has.
+    pub free: u32,
+    /// How many it has.
+    pub all: u32,
+}
+
 /// Why a worker is not there, although volumes are on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -293,6 +320,8 @@ impl fmt::Display for PendingReason {
             | Self::NotWith { .. }
             | Self::NotApart { .. }
             | Self::NoCpus { .. }
+            | Self::NoDeviceNode { .. }
+            | Self::NoDevices { .. }
             | Self::NoMemoryOrCpus { .. } => placement::describe(self, f),
             Self::Unknown => f.write_str("for a reason that this version does not know"),
             Self::NoHostPath { paths, nodes } => write!(

@@ -1,14 +1,14 @@
 //! The cluster as the controller's API shows it.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
     agent::{Enforcement, NodeMetrics, ProcessReport, VolumeInstance},
-    ids::{ClusterId, Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
-    jobs::HookView,
+    ids::{ClusterId, DeviceKind, Digest, Generation, NodeName, ProcessId, Revision, ServiceName},
+    jobs::{HookView, Trigger},
     reasons::PendingReason,
     rollout::Failure,
     service::{Labels, ServiceConfig},
@@ -51,6 +51,10 @@ pub struct AliveNode {
     /// What its processes reserve of its CPUs, in thousandths of one.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reserved_millicpus: u64,
+    /// Its devices that are each one process's at a time, by kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, DevicesOfKind>)]
+    pub devices: BTreeMap<DeviceKind, DevicesOfKind>,
     /// Number of processes assigned to it.
     pub processes: u32,
     /// Its resources.
@@ -60,6 +64,15 @@ pub struct AliveNode {
     /// Its volumes; absent where it has no place for any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<VolumesOfNode>,
+}
+
+/// The devices of a kind on a worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DevicesOfKind {
+    /// How many there are.
+    pub all: u32,
+    /// How many of them no process has.
+    pub free: u32,
 }
 
 /// The volumes on a worker, all together.
@@ -230,6 +243,21 @@ pub struct ActiveService {
     /// Processes that are no longer desired and still exist, in state `stopping`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stopping: Vec<ProcessView>,
+    /// The processes of its runs: of a job, of hooks, and of commands that somebody runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<RunProcess>,
+}
+
+/// A process that runs to completion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RunProcess {
+    /// The number of its run.
+    pub run: u64,
+    /// Why the run was begun.
+    pub trigger: Trigger,
+    /// The process.
+    #[serde(flatten)]
+    pub process: ProcessView,
 }
 
 /// A process, wherever it runs.

@@ -122,7 +122,9 @@ pub enum Command {
     Deploy(Deploy),
     /// Show what a deploy would change: which keys, what that means for running processes, and which processes it would replace.
     Plan(Deploy),
-    /// Show processes: their nodes, their states, and why they are not healthy.
+    /// Write a configuration for an image, of what the image says of itself, with comments. A file that exists is left as it is.
+    Init(Init),
+    /// Show processes, those of runs too: their nodes, their states, and why they are not healthy.
     Ps {
         /// Show only the processes of this service.
         service: Option<ServiceName>,
@@ -130,10 +132,12 @@ pub enum Command {
         #[arg(long, value_name = "NAME", conflicts_with = "service")]
         app: Option<AppName>,
     },
-    /// Show the configured services.
+    /// Show the configured services; of one, also whom its processes may reach, and whose may reach it.
     Services {
+        /// Show this service, and its paths from and to others.
+        service: Option<ServiceName>,
         /// Show only services that belong to this application.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", conflicts_with = "service")]
         app: Option<AppName>,
     },
     /// Show the nodes of the topology.
@@ -166,6 +170,14 @@ pub enum Command {
         name: ServiceName,
         /// The number of the revision [default: the last one that differs from the current one].
         revision: Option<u64>,
+        /// Whether, and how long, to wait for it.
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Replace the processes of a service by new ones of the same revision, as a rollout does it.
+    Restart {
+        /// The service.
+        name: ServiceName,
         /// Whether, and how long, to wait for it.
         #[command(flatten)]
         wait: Wait,
@@ -349,9 +361,27 @@ pub struct Deploy {
     /// image that the controller has or can pull.
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<PathBuf>,
+    /// Deploy only if this is the newest revision of the service, 0 if there is to be none: refused, with exit code 8, if somebody
+    /// else was faster.
+    #[arg(long, value_name = "REVISION")]
+    pub if_changed_from: Option<u64>,
     /// Whether, and how long, to wait for it.
     #[command(flatten)]
     pub wait: Wait,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// An archive (tar) or an OCI layout directory; or the name:tag or digest of an image that the controller has or can pull.
+    #[arg(value_name = "IMAGE|ARCHIVE")]
+    pub image: String,
+    /// The file to write, `-` for standard output [default: NAME.toml in this directory].
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The service's name [default: made from the image's].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<ServiceName>,
 }
 
 /// Whether, and how long, to wait.

@@ -289,6 +289,7 @@ fn error_of_answer(status: StatusCode, text: &str) -> Error {
             return Error::NotHealthy { message, failures };
         }
         Ok(body) if body.code == "no_such_image" => return Error::Refused(body.into()),
+        Ok(body) if body.code == "revision_changed" => return Error::RevisionChanged(body.into()),
         Ok(body) => body,
         Err(_) => {
             let message =

@@ -14,10 +14,12 @@ Exit codes:
   1  the controller failed, or an error of no other kind
   2  the command line is wrong
   3  the configuration or the image was refused, cannot be read, or does not exist
-  4  not all processes became healthy in time, and the new configuration stays; or a backup or a restoration is not done in time
+  4  not all processes became healthy in time, and the new configuration stays; a job that others wait for has not
+     succeeded; or a backup or a restoration is not done in time
   5  the controller cannot be reached, or its certificate cannot be verified
   6  the token is missing, cannot be read or is wrong
   7  there is no such service, process or revision
+  8  somebody else was faster: the service has another revision than `--if-changed-from` says
 `tucano exec` and `tucano run` end with the exit code of their command, or with 125.
 
 With --json, standard output holds one JSON document: the result, or an object with `error`, `code` and `exit_code`.
@@ -61,6 +63,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A service has another revision than the one that a change was for.
+    #[error("{0}")]
+    RevisionChanged(Message),
     /// Processes did not become healthy.
     #[error("{message}")]
     NotHealthy {
@@ -69,6 +74,9 @@ pub enum Error {
         /// Details of some of them.
         failures: Vec<Failure>,
     },
+    /// A job that an application's services wait for has not succeeded.
+    #[error("{0}")]
+    JobFailed(String),
     /// The controller does not answer.
     #[error(
         "no controller answers at {api} ({reason}). Is it running? `tucano dev` starts one on this machine; --api selects \
@@ -199,14 +207,6 @@ impl fmt::Display for Message {
 }
 
 impl Error {
-    /// Whether the controller's registry has no such image.
-    pub(crate) fn is_no_such_image(&self) -> bool {
-        match self {
-            Self::Refused(message) => message.code.as_deref() == Some("no_such_image"),
-            _ => false,
-        }
-    }
-
     /// The exit code of this kind of error.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -215,10 +215,11 @@ impl Error {
             | Self::InvalidProgramConfig(_)
             | Self::Refused(_)
             | Self::Input { .. } => 3,
-            Self::NotHealthy { .. } => 4,
+            Self::NotHealthy { .. } | Self::JobFailed(_) => 4,
             Self::Unreachable { .. } | Self::Unverified { .. } => 5,
             Self::Unauthorized(_) | Self::TokenFile { .. } => 6,
             Self::NotFound(_) => 7,
+            Self::RevisionChanged(_) => 8,
             Self::Command(code) => *code,
             Self::NotRun(_) => EXEC_FAILED,
             Self::Output { source } if source.kind() == io::ErrorKind::BrokenPipe => 0,
@@ -231,10 +232,12 @@ impl Error {
         match self {
             Self::Usage(_) => "usage",
             Self::Settings(_) | Self::InvalidProgramConfig(_) => "invalid_config",
+            Self::RevisionChanged(_) => "revision_changed",
             Self::Refused(message) => message.code.as_deref().unwrap_or("refused"),
             Self::Input { .. } => "unreadable_input",
             Self::TokenFile { .. } => "unreadable_token",
             Self::NotHealthy { .. } => "not_healthy",
+            Self::JobFailed(_) => "job_failed",
             Self::Unreachable { .. } => "unreachable",
             Self::Unverified { .. } => "unverified",
             Self::Unauthorized(message) => message.code.as_deref().unwrap_or("unauthorized"),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod apis;
+mod application;
 mod deploy;
 mod exec;
 mod jobs;

@@ -4,7 +4,7 @@
 //! - [`containers`]: the containers of a service, whose networks tests enter.
 //! - [`user`]: sends requests and load, takes alerts.
 //! - [`images`]: OCI archives, of the sample services and as other people's tools make them.
-//! - [`databases`]: an image of databases that other people wrote.
+//! - [`databases`]: images of databases that other people wrote, and of Python.
 //! - [`machines`]: machines with a kernel and systemd of their own.
 //! - [`processes`]: what runs on a host; [`traces`]: what is left on a node.
 

@@ -263,12 +263,13 @@ impl Monitor {
                 executor.resolver.condition(),
                 executor.network.rules_condition(),
             ];
-            (processes, volumes, conditions)
+            (processes, volumes, conditions, executor.devices.find())
         });
         let measured = measured.await;
-        let (processes, volumes, conditions) =
+        let (processes, volumes, conditions, devices) =
             measured.map_err(|error| Failure::Malformed(error.to_string()))?;
         notes.extend(conditions.into_iter().flatten());
+        notes.extend(devices.notes);
         Ok(NodeReport {
             node: self.settings.name.clone(),
             ip,
@@ -280,6 +281,8 @@ impl Monitor {
             live_changes: true,
             keys: self.keys(),
             host_paths: self.host_paths(),
+            devices: devices.devices,
+            device_paths: devices.paths,
             volumes,
             generation: snapshot.generation,
             identity: snapshot.identity,

@@ -19,7 +19,7 @@ use tucano_api::{
 };
 use tucano_oci_runtime::{
     cgroup,
-    launch::LogLimits,
+    launch::{Launch, LogLimits},
     profile,
     supervisor::{self, Running, Status},
 };
@@ -36,7 +36,7 @@ use super::{
     supervisors::Supervisors,
     workspace::Workspace,
 };
-use crate::{backups::Backups, fills::Fills, logs::Retained, volumes::Volumes};
+use crate::{backups::Backups, devices::Devices, fills::Fills, logs::Retained, volumes::Volumes};
 
 /// Delay between a start and the preparation of the next one's resources, so that the two do not compete.
 const PREPARE_DELAY: Duration = Duration::from_millis(10);
@@ -73,6 +73,9 @@ pub enum Error {
     /// It does not get a directory of the node.
     #[error(transparent)]
     HostPath(#[from] crate::volumes::host::Refused),
+    /// It does not get a device of the node.
+    #[error(transparent)]
+    Device(#[from] crate::devices::Refused),
     /// A file cannot be written or removed.
     #[error("cannot {what} {path}: {source}")]
     File {
@@ -156,6 +159,8 @@ pub struct Executor {
     pub backups: Arc<Backups>,
     /// Directories of the node that services may have, with all below.
     pub host_paths: Vec<PathBuf>,
+    /// Devices of the node that services may have.
+    pub devices: Arc<Devices>,
     /// Name servers of processes.
     pub resolver: Resolver,
     /// Client of HTTP probes.
@@ -180,7 +185,8 @@ impl Executor {
         let lease = record.lease.ok_or(Error::NoLease)?;
         let directories = self.mounted_directories(record, &images.own).await?;
         self.open_needs(record, lease).await?;
-        let mut launch = self.launch_description(record, images, node, directories)?;
+        let launch = self.launch_description(record, images, node, directories)?;
+        let mut launch = self.with_devices(record, launch).await?;
         let resolver = self.resolver.clone();
         let resolv_conf = blocking(move || Ok(resolver.resolv_conf())).await?;
         self.check_name_server(record, &resolv_conf)?;
@@ -217,6 +223,20 @@ impl Executor {
                 Err(error)
             }
         }
+    }
+
+    /// Adds the devices of the process.
+    async fn with_devices(&self, record: &Record, mut launch: Launch) -> Result<Launch, Error> {
+        if record.process.config.devices.is_empty() {
+            return Ok(launch);
+        }
+        let (devices, process) = (Arc::clone(&self.devices), record.process.clone());
+        // Reading files may block.
+        blocking(move || {
+            devices.give(&process, &mut launch.spec)?;
+            Ok(launch)
+        })
+        .await
     }
 
     /// Names of services are only answered by the agent.

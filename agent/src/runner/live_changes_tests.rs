@@ -15,6 +15,7 @@ fn process(revision: u64, more: &str) -> DesiredProcess {
     DesiredProcess {
         address: None,
         kept: Default::default(),
+        devices: Vec::new(),
         id: ProcessId::new(&config.name, 1),
         revision: Revision(revision),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),

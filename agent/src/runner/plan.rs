@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tucano_api::{
     agent::{DesiredProcess, VolumeInstance},
     ids::{ProcessId, VolumeId},
+    service::AssignedDevice,
 };
 
 use super::{
@@ -129,21 +130,24 @@ fn decide(
     }
 }
 
-/// Another process that has, or may have, a volume of this one, and which volume. Until nothing of it is left this one does not start:
-/// a volume has one writer. Of several that could start the one with the lowest id does.
+/// Another process that has, or may have, a volume or a device of this one, and which. Until nothing of it is left this one does not
+/// start: a volume has one writer, and a device one process. Of several that could start the one with the lowest id does.
 pub fn predecessor<'a>(
     desired: &Desired,
     all: &'a BTreeMap<ProcessId, impl AsRef<Actual>>,
     actual: &'a Actual,
-) -> Option<(&'a ProcessId, &'a VolumeId)> {
+) -> Option<(&'a ProcessId, String)> {
     let own = &actual.process;
     let others = all.iter().filter(|(id, _)| **id != own.id);
     let mut shared = others.filter_map(|(id, other)| {
         let other = other.as_ref();
         let goes_first = other.phase == Phase::Pulled && *id < own.id && desired.wants(other);
         let has = other.was_started || goes_first && !actual.was_started;
-        let volume = has.then(|| shared_volume(own, &other.process)).flatten();
-        Some((id, volume?))
+        let shared = || {
+            let volume = shared_volume(own, &other.process).map(|it| format!("volume {it}"));
+            volume.or_else(|| shared_device(own, &other.process))
+        };
+        Some((id, has.then(shared).flatten()?))
     });
     shared.next()
 }
@@ -152,6 +156,19 @@ pub fn predecessor<'a>(
 pub fn shared_volume<'a>(a: &'a DesiredProcess, b: &DesiredProcess) -> Option<&'a VolumeId> {
     let mut of_a = a.volumes.iter().map(|it| &it.volume.id);
     of_a.find(|id| b.volumes.iter().any(|it| it.volume.id == **id))
+}
+
+/// A device that two processes have.
+fn shared_device(a: &DesiredProcess, b: &DesiredProcess) -> Option<String> {
+    let mut of_a = a.devices.iter().flat_map(AssignedDevice::held);
+    let has = |it: &(_, _)| {
+        b.devices
+            .iter()
+            .flat_map(AssignedDevice::held)
+            .any(|other| other == *it)
+    };
+    let (kind, unit) = of_a.find(has)?;
+    Some(format!("device {kind}={unit}"))
 }
 
 /// When the limits of a running process are changed, if they are to be.

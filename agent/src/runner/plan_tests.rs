@@ -23,6 +23,7 @@ fn process(number: u64) -> DesiredProcess {
     DesiredProcess {
         address: None,
         kept: Default::default(),
+        devices: Vec::new(),
         id: ProcessId::new(&config.name, number),
         revision: Revision(1),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),
@@ -465,6 +466,7 @@ fn with_volume(number: u64) -> DesiredProcess {
     };
     DesiredProcess {
         kept: Default::default(),
+        devices: Vec::new(),
         slot: Some(1),
         volumes: vec![volume],
         ..process(number)
@@ -511,12 +513,73 @@ fn a_process_waits_until_nothing_is_left_of_the_one_with_its_volume() {
         let starts = steps.iter().any(|(_, step)| *step == Step::Start);
         assert!(!starts, "{phase:?}: {steps:?}");
         let (other, volume) = predecessor(&desired, &actual, &actual[&process(2).id]).unwrap();
-        assert_eq!((other.as_str(), volume.as_str()), ("a-1", "a/data/1"));
+        assert_eq!(
+            (other.as_str(), volume.as_str()),
+            ("a-1", "volume a/data/1")
+        );
     }
     let mut actual = two(Phase::Removing, Phase::Pulled);
     actual.remove(&process(1).id);
     let start = [(process(2).id, Step::Start)];
     assert_eq!(plan(&desired, &actual, SECOND), start);
+}
+
+/// A process with a device that is called by these names, and is these devices.
+fn with_device(number: u64, name: &str, units: &[&str]) -> DesiredProcess {
+    let units = units.iter().map(|unit| unit.parse().unwrap());
+    DesiredProcess {
+        devices: vec![tucano_api::service::AssignedDevice {
+            kind: "acme.com/gpu".parse().unwrap(),
+            name: name.parse().unwrap(),
+            units: units.collect(),
+        }],
+        ..process(number)
+    }
+}
+
+#[test]
+fn a_process_waits_until_nothing_is_left_of_the_one_that_had_its_device() {
+    let all = [
+        with_device(1, "all", &["0", "1"]),
+        with_device(2, "1", &["1"]),
+        with_device(3, "2", &["2"]),
+    ];
+    let desired = Desired {
+        processes: Some(
+            all[1..]
+                .iter()
+                .map(|it| (it.id.clone(), it.clone()))
+                .collect(),
+        ),
+        starts_allowed: true,
+        ..Desired::default()
+    };
+    let mut actual: BTreeMap<ProcessId, Actual> = all
+        .iter()
+        .map(|it| {
+            (
+                it.id.clone(),
+                Actual {
+                    phase: Phase::Pulled,
+                    ..Actual::new(it.clone())
+                },
+            )
+        })
+        .collect();
+    let first = actual.get_mut(&all[0].id).unwrap();
+    first.was_started = true;
+    first.phase = Phase::Removing;
+    assert_eq!(
+        plan(&desired, &actual, SECOND),
+        [(all[2].id.clone(), Step::Start)]
+    );
+    let (other, device) = predecessor(&desired, &actual, &actual[&all[1].id]).unwrap();
+    assert_eq!(
+        (other.as_str(), device.as_str()),
+        ("a-1", "device acme.com/gpu=1")
+    );
+    actual.remove(&all[0].id);
+    assert_eq!(plan(&desired, &actual, SECOND).len(), 2);
 }
 
 #[test]

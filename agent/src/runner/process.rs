@@ -185,6 +185,7 @@ impl Process {
             restarts: self.restarts,
             last_exit: self.last_exit,
             relaxed,
+            devices: process.devices.clone(),
             attempts: self.actual.crashes,
             listening: self.listening(),
             disk_used: self.disk_used.map(Bytes),

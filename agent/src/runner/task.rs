@@ -277,10 +277,8 @@ impl<N: Node> Runner<N> {
         if process.actual.phase != Phase::Pulled {
             return None;
         }
-        let (other, volume) = predecessor(&self.desired, &self.processes, &process.actual)?;
-        Some(format!(
-            "it waits until {other}, which has volume {volume}, is gone"
-        ))
+        let (other, what) = predecessor(&self.desired, &self.processes, &process.actual)?;
+        Some(format!("it waits until {other}, which has {what}, is gone"))
     }
 
     fn publish(&self) {

@@ -107,6 +107,7 @@ fn process(number: u64) -> DesiredProcess {
     DesiredProcess {
         address: None,
         kept: Default::default(),
+        devices: Vec::new(),
         id: ProcessId::new(&config.name, number),
         revision: Revision(1),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),
@@ -309,6 +310,7 @@ fn with_volume(number: u64) -> DesiredProcess {
     };
     DesiredProcess {
         kept: Default::default(),
+        devices: Vec::new(),
         slot: Some(1),
         volumes: vec![volume],
         ..process(number)

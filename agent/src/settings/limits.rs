@@ -42,6 +42,10 @@ pub struct Limits {
     pub volume_copies: usize,
     /// Largest number of files and directories in a volume that is copied.
     pub volume_entries: usize,
+    /// Most names of devices that are described on the node.
+    pub devices: usize,
+    /// Largest file that describes devices.
+    pub cdi_file: Bytes,
     /// Largest unpacked layer.
     pub layer_bytes: Bytes,
     /// Concurrent connections of clients other than the controller; beyond, the oldest is closed.
@@ -71,6 +75,8 @@ impl Default for Limits {
             log_bytes: Bytes::mib(4),
             volume_copies: 2,
             volume_entries: 2_000_000,
+            devices: 1024,
+            cdi_file: Bytes::mib(1),
             layer_bytes: Bytes(32 << 30),
             connections: 256,
             handshakes: 64,
@@ -95,6 +101,7 @@ impl Validate for Limits {
             ("log_lines", self.log_lines, 1_000_000),
             ("volume_copies", self.volume_copies, 16),
             ("volume_entries", self.volume_entries, 4_000_000),
+            ("devices", self.devices, 16_384),
             ("connections", self.connections, 10_000),
             ("handshakes", self.handshakes, 10_000),
         ] {

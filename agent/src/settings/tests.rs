@@ -43,6 +43,10 @@ fn invalid_values_are_refused_with_advice() {
         ),
         ("host_paths = [\"/srv/../etc\"]", "host_paths"),
         ("host_paths = [\"/\"]", "host_paths"),
+        ("cdi_dirs = [\"cdi\"]", "cdi_dirs"),
+        ("device_paths = [\"/etc/passwd\"]", "device_paths"),
+        ("device_paths = [\"/dev/../etc\"]", "device_paths"),
+        ("limits = { devices = 0 }", "limits.devices"),
         (
             "backup_paths = [\"srv\"]",
             "backup_paths: \"srv\" is not usable",

@@ -8,6 +8,7 @@
 mod api;
 mod backups;
 mod controller;
+mod devices;
 mod dumps;
 mod files;
 mod images;

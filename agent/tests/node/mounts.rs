@@ -226,6 +226,7 @@ fn mounting(own: &Layout, number: u64, mounted: &[(&str, &Layout)], more: &str) 
     );
     DesiredProcess {
         kept: Default::default(),
+        devices: Vec::new(),
         image: own.manifest_digest.parse().unwrap(),
         ..config
     }

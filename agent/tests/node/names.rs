@@ -51,10 +51,12 @@ fn service(name: &str, address: SocketAddrV4, processes: &[u64]) -> NamedService
         protocol,
     };
     NamedService {
+        leaving: Vec::new(),
         endpoints: processes.iter().map(endpoint).collect(),
         service,
         address: *address.ip(),
         slots: Vec::new(),
+        nearest: false,
         ports: vec![
             port("dns", 5353, Protocol::Udp),
             port("http", 8080, Protocol::Http),
@@ -349,6 +351,131 @@ fn rules_that_are_flushed_are_put_back_and_an_agents_restart_costs_a_retry() {
             asked(&node, "other-3", DB).unwrap_err(),
             ErrorKind::ConnectionRefused
         );
+        node.remove_all(2).await;
+    });
+}
+
+/// Another worker, with one endpoint of `db` at its node port.
+struct Far {
+    holder: std::process::Child,
+}
+
+const FAR: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 9, 0, 2), 20_001);
+
+impl Far {
+    fn start() -> Self {
+        let mut holder = std::process::Command::new("unshare")
+            .args(["--net", "sh", "-c", "echo; exec sleep infinity"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It has its network once it writes.
+        holder
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut [0])
+            .unwrap();
+        let pid = holder.id().to_string();
+        let ip = |text: &str| output("ip", &text.split(' ').collect::<Vec<_>>());
+        ip(&format!(
+            "link add far0 type veth peer name eth0 netns {pid}"
+        ));
+        ip("address add 10.9.0.1/24 dev far0");
+        ip("link set far0 up");
+        let far = Self { holder };
+        far.within(|| {
+            output("ip", &["address", "add", "10.9.0.2/24", "dev", "eth0"]);
+            output("ip", &["link", "set", "eth0", "up"]);
+        });
+        let listener = far.within(|| std::net::TcpListener::bind(FAR).unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 200];
+                    while stream.read(&mut buffer).is_ok_and(|length| length > 0) {
+                        let answer = b"HTTP/1.1 200 OK\r\n\r\nprocess=far ";
+                        if stream.write_all(answer).is_err() || !buffer.starts_with(b"KEEP") {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        far
+    }
+
+    fn within<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let network = File::open(format!("/proc/{}/ns/net", self.holder.id())).unwrap();
+        let thread = std::thread::spawn(move || {
+            setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        });
+        thread.join().unwrap()
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        output("ip", &["link", "delete", "far0"]);
+        self.holder.kill().ok();
+        self.holder.wait().ok();
+    }
+}
+
+/// `db` with processes of this node and one of another, of which the nearest are wanted or not.
+fn near_and_far(version: &str, near: &[u64], nearest: bool) -> Names {
+    let mut db = service("db", DB, near);
+    db.nearest = nearest;
+    db.endpoints.push(NamedEndpoint {
+        process: "db-9".parse().unwrap(),
+        node: "w2".parse().unwrap(),
+        slot: None,
+        weight: 100,
+        ip: (*FAR.ip()).into(),
+        node_ports: vec![None, Some(FAR.port())],
+    });
+    Names {
+        services: vec![db, service("web", WEB, &[2])],
+        ..names(version, &[])
+    }
+}
+
+#[test]
+fn the_nearest_process_answers_while_there_is_one() {
+    on_a_node("", async |node| {
+        let far = Far::start();
+        with_services(&node).await;
+        let answering = |node: &Node| -> std::collections::BTreeSet<String> {
+            let answers = (0..40).map(|_| asked(node, "web-2", DB).unwrap());
+            answers.collect()
+        };
+        let learn = async |version: &str, near: &[u64], nearest, expected: &[&str]| {
+            node.controller
+                .set_names(near_and_far(version, near, nearest));
+            let expected = expected.iter().map(|it| (*it).to_owned()).collect();
+            node.until_it_holds("the expected processes answer", |node| {
+                answering(node) == expected
+            })
+            .await;
+        };
+        learn("2", &[], true, &["far"]).await;
+        let mut open = within(&node, "web-2", || connect(DB).unwrap());
+        let mut buffer = [0; 200];
+        let mut keeps = || {
+            let written = open.write_all(b"KEEP");
+            written.is_ok() && open.read(&mut buffer).is_ok_and(|length| length > 0)
+        };
+        assert!(keeps());
+        learn("3", &[1], true, &["db-1"]).await;
+        assert!(keeps(), "connections to what is healthy stay");
+        learn("4", &[1, 4], true, &["db-1", "db-4"]).await;
+        learn("5", &[1], false, &["db-1", "far"]).await;
+        learn("6", &[1], true, &["db-1"]).await;
+        assert!(keeps());
+        // The last near one leaves.
+        learn("7", &[], true, &["far"]).await;
+        drop(far);
         node.remove_all(2).await;
     });
 }

@@ -412,6 +412,7 @@ pub(crate) fn process(sample: &str, number: u64, more_config: &str) -> DesiredPr
     DesiredProcess {
         address: None,
         kept: Default::default(),
+        devices: Vec::new(),
         id: tucano_api::ids::ProcessId::new(&config.name, number),
         revision: Revision(1),
         image: manifest_of(sample),

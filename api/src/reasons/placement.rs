@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{PendingReason, WorkerArchitecture, WorkerCpus, WorkerLabels, first, short};
+use super::{
+    PendingReason, WorkerArchitecture, WorkerCpus, WorkerDevices, WorkerLabels, first, short,
+};
 use crate::service::Labels;
 
 pub(super) fn describe(reason: &PendingReason, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,6 +59,18 @@ pub(super) fn describe(reason: &PendingReason, f: &mut fmt::Formatter<'_>) -> fm
             cpus(*millicpus),
             first(nodes)
         ),
+        PendingReason::NoDeviceNode { paths, nodes } => write!(
+            f,
+            "`devices`: no worker that fits otherwise has {} and lists it in `device_paths` of its agent.toml ({})",
+            paths.join(", "),
+            first(nodes)
+        ),
+        PendingReason::NoDevices { wanted, workers } => write!(
+            f,
+            "`devices`: no worker that fits otherwise has {} free ({})",
+            wanted.join(", "),
+            first(workers)
+        ),
         _ => Ok(()),
     }
 }
@@ -86,6 +100,21 @@ impl fmt::Display for WorkerLabels {
 impl fmt::Display for WorkerArchitecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.node, self.architecture)
+    }
+}
+
+impl fmt::Display for WorkerDevices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            node,
+            kind,
+            free,
+            all,
+        } = self;
+        match all {
+            0 => write!(f, "{node}: no {kind}"),
+            _ => write!(f, "{node}: {free} free of {all} {kind}"),
+        }
     }
 }
 

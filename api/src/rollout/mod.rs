@@ -197,7 +197,7 @@ fn reasons(view: &ServiceView, current: usize, unready: &[&ProcessView]) -> Vec<
     reasons.extend(earlier.map(|process| {
         let (id, node) = (&process.report.id, &process.node);
         format!(
-            "{id} on {node}: of an earlier revision, or where it may not be any more, still routed"
+            "{id} on {node}: of an earlier revision, restarted, or where it may not be any more, still routed"
         )
     }));
     let wanted = view.wanted() as usize;

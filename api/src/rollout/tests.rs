@@ -47,6 +47,7 @@ fn view(processes: Vec<ProcessView>) -> ServiceView {
             healthy: 0,
             processes,
             stopping: Vec::new(),
+            runs: Vec::new(),
             pending: Vec::new(),
         },
     }

@@ -121,6 +121,16 @@ impl ServiceConfig {
             hosts: Vec::new(),
             path_prefix: None,
             volume: Vec::new(),
+            // It would wait for those that the service has.
+            devices: match self.is_job() {
+                true => self.devices.clone(),
+                false => self
+                    .devices
+                    .iter()
+                    .filter(|it| it.kind().is_none())
+                    .cloned()
+                    .collect(),
+            },
             health: super::Health::default(),
             drain: None,
             placement: Placement {

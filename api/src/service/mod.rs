@@ -3,7 +3,7 @@
 //! - [`ConfigFile`]: its configuration files;
 //! - [`Mount`]: what is mounted into its containers; [`Volume`]: what of it outlives them, and its [`Backup`];
 //! - `needs`: the services that its processes may reach;
-//! - [`SecretRef`]: its secrets;
+//! - [`SecretRef`]: its secrets; [`DeviceRequest`]: its devices;
 //! - [`Port`]: on which ports they listen; [`Placement`]: which workers they may be on;
 //! - [`Health`]: how its processes are probed;
 //! - [`job`]: jobs and hooks, which end;
@@ -12,6 +12,7 @@
 
 pub mod backup;
 mod changes;
+pub mod device;
 pub mod file;
 mod health;
 pub mod job;
@@ -37,8 +38,9 @@ use utoipa::ToSchema;
 
 pub use backup::Backup;
 pub use changes::{EFFECTS, Effect, effect_of};
+pub use device::{AssignedDevice, DeviceRequest, NodeDevices};
 pub use file::ConfigFile;
-pub use health::{Health, Probe};
+pub use health::{Health, ImageHealth, Probe};
 pub use job::{Hook, Kind, Overlap};
 pub use mount::Mount;
 pub use placement::{Labels, Placement, lacks};
@@ -61,7 +63,7 @@ pub const MAX_CONCURRENCY: u32 = 10_000;
 pub const DEFAULT_PIDS: u32 = 512;
 
 /// The keys that an agent may not know, since the first version's did not. Agents report those that they know.
-pub const AGENT_KEYS: [&str; 17] = [
+pub const AGENT_KEYS: [&str; 18] = [
     "init",
     "file",
     "mount",
@@ -79,6 +81,7 @@ pub const AGENT_KEYS: [&str; 17] = [
     "sysctls",
     "extra_hosts",
     "dns",
+    "devices",
 ];
 
 /// The key of [`ServiceConfig::needs`], which an agent does not report where its node cannot connect services.
@@ -200,6 +203,11 @@ pub struct ServiceConfig {
     /// What is mounted into each container. Only workers whose agents know this key run the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mount: Vec<Mount>,
+    /// Devices of the worker that each container has: `nvidia.com/gpu=1` for one of a kind, `nvidia.com/gpu=NAME` for a certain one,
+    /// `/dev/…` for a device node. Only workers whose agents know this key run the service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub devices: Vec<DeviceRequest>,
     /// File systems of each slot that outlive its processes. Only workers whose agents know this key run the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volume: Vec<Volume>,
@@ -210,6 +218,9 @@ pub struct ServiceConfig {
     /// service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<ServiceName>,
+    /// Whether connections to its address go to a process on the same worker, where there is one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nearest: bool,
     /// Services that must have a healthy process before the first process of this one is started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub start_after: Vec<ServiceName>,
@@ -281,6 +292,8 @@ impl ServiceConfig {
             placement: Placement::default(),
             drain: None,
             start_after: Vec::new(),
+            health: self.health.for_agents(),
+            nearest: false,
             volume: self.volume.iter().map(Volume::for_agents).collect(),
             ..self.without_runs()
         }
@@ -306,6 +319,7 @@ impl ServiceConfig {
             !self.sysctls.is_empty(),
             !self.extra_hosts.is_empty(),
             !self.dns.is_empty(),
+            !self.devices.is_empty(),
         ];
         AGENT_KEYS
             .into_iter()
@@ -336,8 +350,9 @@ impl ServiceConfig {
         let shm = self.shm_size.filter(|size| *size > DEFAULT_SHM);
         let shm = shm.map(|size| format!("shm_size={}", size.to_string().replace(' ', "")));
         let hosts = self.host_paths().map(|path| format!("host={path}"));
+        let devices = self.devices.iter().map(|device| format!("device={device}"));
         let limits = [caps, pids, shm].into_iter().flatten();
-        limits.chain(hosts).collect()
+        limits.chain(hosts).chain(devices).collect()
     }
 }
 

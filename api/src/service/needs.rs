@@ -23,6 +23,15 @@ pub(super) fn problems(config: &ServiceConfig) -> Vec<Problem> {
     problems
 }
 
+/// What is checked when a configuration is deployed.
+pub(super) fn deploy_problems(config: &ServiceConfig) -> Option<Problem> {
+    let is_unused = config.nearest && config.all_ports().is_empty();
+    is_unused.then(|| {
+        let message = "has no effect without a port: nothing connects to a service that has none";
+        Problem::new("nearest", message)
+    })
+}
+
 fn repeated(key: &str, services: &[ServiceName]) -> Option<Problem> {
     let mut all = services.iter().enumerate();
     let (_, twice) = all.find(|(index, service)| services[..*index].contains(service))?;
@@ -56,6 +65,18 @@ mod tests {
             assert!(refused.to_string().contains(key), "{refused}");
         }
         assert!(config("needs = [\"a\", \"b\"]").validate().is_ok());
+    }
+
+    #[test]
+    fn the_nearest_process_needs_a_port_and_is_no_matter_of_the_process() {
+        let usual = config("");
+        let nearest = config("nearest = true");
+        assert_eq!(nearest.agent_keys().count(), 0);
+        assert_eq!(nearest.for_agents(), usual.for_agents());
+        assert_eq!(usual.change_to(&nearest), Effect::Routes);
+        let text = "name = \"a\"\nconcurrency = 1\nnearest = true";
+        let refused = parse::<ServiceConfig>("a", text).unwrap_err();
+        assert!(refused.to_string().contains("nearest"), "{refused}");
     }
 
     #[test]

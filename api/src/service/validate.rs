@@ -7,8 +7,8 @@
 mod probe;
 
 use super::{
-    Health, MAX_CONCURRENCY, ServiceConfig, backup, file, job, mount, needs, placement, port,
-    process, secret, targets, volume,
+    Health, MAX_CONCURRENCY, ServiceConfig, backup, device, file, job, mount, needs, placement,
+    port, process, secret, targets, volume,
 };
 use crate::{
     settings::{Problem, Validate},
@@ -38,6 +38,7 @@ impl Validate for ServiceConfig {
         problems.extend(user_problem(self.user.as_deref()));
         problems.extend(size_problems(self));
         problems.extend(job::problems(self));
+        problems.extend(needs::deploy_problems(self));
         problems
     }
 }
@@ -101,6 +102,7 @@ fn stored_rules(config: &ServiceConfig) -> Vec<Problem> {
     problems.extend(file::problems(config));
     problems.extend(mount::problems(config));
     problems.extend(volume::problems(config));
+    problems.extend(device::problems(config));
     problems.extend(backup::problems(config));
     problems.extend(secret::problems(config));
     problems.extend(needs::problems(config));

@@ -178,6 +178,7 @@ fn record(executor: &Executor, digest: &Digest, name: &str) -> Result<Record> {
     let mut record = Record::new(DesiredProcess {
         address: None,
         kept: Default::default(),
+        devices: Vec::new(),
         id: name.parse()?,
         revision: Revision(1),
         image: digest.clone(),

@@ -1,5 +1,7 @@
 //! Applications: several services that are deployed together, from a Compose file or from a directory of configurations.
 
+mod stages;
+
 use std::{
     collections::BTreeSet,
     env, fs,
@@ -9,36 +11,50 @@ use std::{
 use tucano_api::{
     ids::{AppName, ServiceName},
     service::ServiceConfig,
-    state::{Deployed, ServiceView},
+    state::ServiceView,
 };
 
+use self::stages::Stages;
 use super::deploy;
 use crate::{
     Error,
-    args::{self, Global, Wait},
+    args::{self, Global},
     client::Client,
     compose,
     image::Source,
     output,
 };
 
-/// The registry that short names of images belong to in Compose files.
-const DOCKER: &str = "docker.io";
-
 /// Services to deploy together.
 pub(super) struct Application {
     name: AppName,
-    /// Each after those that it starts after.
-    services: Vec<Source>,
+    /// Stage by stage, each after those that it starts after.
+    members: Vec<Member>,
     /// Whether short names of images are also looked for in Docker's registry.
     is_compose: bool,
     notes: Vec<String>,
 }
 
+/// A service of an application.
+pub(super) struct Member {
+    source: Source,
+    /// The stage of the deploy that it belongs to, from 0.
+    stage: usize,
+    /// The services that it comes after; none are known of a configuration of its own.
+    after: Option<Vec<ServiceName>>,
+}
+
 impl Application {
     /// Its services, in order, and what is done differently.
     pub(super) fn into_parts(self) -> (Vec<Source>, Vec<String>) {
-        (self.services, self.notes)
+        let sources = self.members.into_iter().map(|it| it.source);
+        (sources.collect(), self.notes)
+    }
+}
+
+impl Member {
+    fn name(&self) -> &ServiceName {
+        &self.source.config.name
     }
 }
 
@@ -80,25 +96,22 @@ pub(super) async fn run(
     for note in &application.notes {
         output::status(note);
     }
-    check_owners(client, &application).await?;
-    let no_wait = Wait {
-        no_wait: true,
-        ..arguments.wait
+    let existing: Vec<ServiceView> = client.get("/v1/services").await?;
+    check_owners(&existing, &application)?;
+    let wait = arguments.wait;
+    let stages = Stages::new((client, wait), &application, &existing);
+    let mut all = stages.run(&application.members).await?;
+    let is_job = |name: &ServiceName| {
+        let mut members = application.members.iter();
+        members.any(|it| it.name() == name && it.source.config.is_job())
     };
-    let mut all: Vec<Deployed> = Vec::new();
-    for source in &application.services {
-        let deployed = deploy_one(client, source, no_wait, application.is_compose).await;
-        let deployed = deployed.inspect_err(|_| {
-            let done: Vec<&str> = all.iter().map(|it| it.name.as_str()).collect();
-            if !done.is_empty() {
-                output::status(&format!("deployed before this one: {}", done.join(", ")));
-            }
-        })?;
-        all.push(deployed);
-    }
     let mut first_error = None;
+    // Nothing of a job is kept alive.
+    for job in all.extract_if(.., |it| is_job(&it.name)) {
+        deploy::report(global, job, Ok(()))?;
+    }
     for deployed in all {
-        let (deployed, result) = deploy::settle(client, deployed, arguments.wait).await;
+        let (deployed, result) = deploy::settle(client, deployed, wait).await;
         if let Err(error) = deploy::report(global, deployed, result) {
             first_error.get_or_insert(error);
         }
@@ -149,15 +162,16 @@ fn of_compose(file: &Path, arguments: &args::Deploy) -> Result<Application, Erro
     for service in application.services {
         let text = serde_json::to_string(&service.config).unwrap_or_default();
         let label = format!("{} ({})", file.display(), service.name);
-        services.push(Source::of_text(
-            &file.with_file_name(label_name(&label)),
-            text,
-            None,
-        )?);
+        let source = Source::of_text(&file.with_file_name(label_name(&label)), text, None)?;
+        services.push(Member {
+            source,
+            stage: service.stage,
+            after: Some(service.after),
+        });
     }
     Ok(Application {
         name: application.name,
-        services,
+        members: services,
         is_compose: true,
         notes: application.notes,
     })
@@ -216,20 +230,24 @@ fn of_directory(directory: &Path) -> Result<Option<Application>, Error> {
     }
     let order = ordered(&configs);
     sources.sort_by_key(|it| order.iter().position(|name| *name == it.config.name));
+    let members = sources.into_iter().map(|source| Member {
+        source,
+        stage: 0,
+        after: None,
+    });
     Ok(Some(Application {
         name,
-        services: sources,
+        members: members.collect(),
         is_compose: false,
         notes: Vec::new(),
     }))
 }
 
 /// No service of another application is replaced because it has the same name.
-async fn check_owners(client: &Client, application: &Application) -> Result<(), Error> {
-    let services: Vec<ServiceView> = client.get("/v1/services").await?;
+fn check_owners(services: &[ServiceView], application: &Application) -> Result<(), Error> {
     let mut taken = Vec::new();
-    for source in &application.services {
-        let config = &source.config;
+    for member in &application.members {
+        let config = &member.source.config;
         let other = services.iter().find(|it| it.configured.name == config.name);
         let Some(other) = other.filter(|it| it.configured.config.app != config.app) else {
             continue;
@@ -249,47 +267,6 @@ async fn check_owners(client: &Client, application: &Application) -> Result<(), 
             )
             .into(),
         )),
-    }
-}
-
-/// Deploys a service. An image that the controller does not have is looked for in Docker's registry, for a Compose file.
-async fn deploy_one(
-    client: &Client,
-    source: &Source,
-    wait: Wait,
-    is_compose: bool,
-) -> Result<Deployed, Error> {
-    let result = deploy::deploy(client, source, wait).await;
-    let error = match result {
-        Ok((deployed, _)) => return Ok(deployed),
-        Err(error) => error,
-    };
-    let name = source.config.image.as_deref().filter(|_| is_compose);
-    let Some(full) = name
-        .and_then(full_name)
-        .filter(|_| error.is_no_such_image())
-    else {
-        return Err(error);
-    };
-    output::status(&format!(
-        "the controller has no such image: {full} is tried"
-    ));
-    let mut source = source.clone();
-    source.config.image = Some(full);
-    source.text = serde_json::to_string(&source.config).unwrap_or_default();
-    let (deployed, _) = deploy::deploy(client, &source, wait).await?;
-    Ok(deployed)
-}
-
-/// The name of an image in Docker's registry; `None` where it names a registry, or is a digest.
-fn full_name(image: &str) -> Option<String> {
-    if image.starts_with("sha256:") {
-        return None;
-    }
-    match image.split_once('/') {
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => None,
-        Some(_) => Some(format!("{DOCKER}/{image}")),
-        None => Some(format!("{DOCKER}/library/{image}")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `deploy`: uploads a service, and follows its processes until they are healthy.
 
-use tucano_api::state::Deployed;
+use tucano_api::{service::ServiceConfig, state::Deployed};
 
 use super::application;
 use crate::{
@@ -11,16 +11,31 @@ use crate::{
     output, watch,
 };
 
+/// Where services are deployed.
+const SERVICES: &str = "/v1/services";
+
 pub(super) async fn run(
     client: &Client,
     global: &Global,
     arguments: &args::Deploy,
 ) -> Result<(), Error> {
     if let Some(application) = application::find(arguments)? {
+        if arguments.if_changed_from.is_some() {
+            let message = format!(
+                "--if-changed-from is for one service, and {} has several",
+                arguments.file.display()
+            );
+            return Err(Error::Usage(message));
+        }
         return application::run(client, global, arguments, application).await;
     }
     let source = Source::of_service(&arguments.file, arguments.image.as_deref())?;
-    let (deployed, result) = deploy(client, &source, arguments.wait).await?;
+    let path = match arguments.if_changed_from {
+        Some(revision) => format!("{SERVICES}?if_revision={revision}"),
+        None => SERVICES.to_owned(),
+    };
+    let deployed = configure(client, &source, &path).await?;
+    let (deployed, result) = settle(client, deployed, arguments.wait).await;
     report(global, deployed, result)
 }
 
@@ -30,23 +45,39 @@ pub(crate) async fn deploy(
     source: &Source,
     wait: Wait,
 ) -> Result<(Deployed, Result<(), Error>), Error> {
-    if !source.config.volume.is_empty() {
-        output::status(&format!(
-            "{} has volumes: each process that is replaced is stopped before the next one starts, one slot at a time",
-            source.config.name
-        ));
-    }
+    let deployed = configure(client, source, SERVICES).await?;
+    Ok(settle(client, deployed, wait).await)
+}
+
+/// Uploads what the controller does not have, and sends the configuration to this path of its API.
+async fn configure(client: &Client, source: &Source, path: &str) -> Result<Deployed, Error> {
+    announce(&source.config);
     let source = source.with_mounts_uploaded(client).await?;
     let answer = match source.form(client).await? {
-        Some(form) => client.upload("/v1/services", form).await?,
-        None => client.deploy("/v1/services", source.text.clone()).await?,
+        Some(form) => client.upload(path, form).await?,
+        None => client.deploy(path, source.text.clone()).await?,
     };
     let deployed: Deployed = client.parse(&answer)?;
-    output::status(&summary(&deployed));
+    say(&deployed);
+    Ok(deployed)
+}
+
+/// What is to be known of an update before it begins.
+pub(super) fn announce(config: &ServiceConfig) {
+    if !config.volume.is_empty() {
+        output::status(&format!(
+            "{} has volumes: each process that is replaced is stopped before the next one starts, one slot at a time",
+            config.name
+        ));
+    }
+}
+
+/// Says what was configured, with the controller's warnings.
+pub(super) fn say(deployed: &Deployed) {
+    output::status(&summary(deployed));
     for warning in &deployed.warnings {
         output::status(&format!("warning: {warning}"));
     }
-    Ok(settle(client, deployed, wait).await)
 }
 
 fn summary(deployed: &Deployed) -> String {

@@ -7,10 +7,12 @@ mod balancer_certificate;
 mod check;
 mod deploy;
 mod exec;
+mod init;
 mod jobs;
 mod logs;
 mod plan;
 mod remove;
+mod restart;
 mod rollback;
 mod run;
 mod scale;
@@ -38,11 +40,15 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
     match command {
         Command::Deploy(deploy) => deploy::run(&client()?, &global, &deploy).await,
         Command::Plan(deploy) => plan::run(&client()?, &global, &deploy).await,
+        Command::Init(arguments) => init::run(client, &global, &arguments).await,
         Command::Ps { service, app } => match service {
             Some(name) => show::service(&client()?, &global, &name).await,
             None => show::processes(&client()?, &global, app.as_ref()).await,
         },
-        Command::Services { app } => show::services(&client()?, &global, app.as_ref()).await,
+        Command::Services { service, app } => match service {
+            Some(name) => show::paths(&client()?, &global, &name).await,
+            None => show::services(&client()?, &global, app.as_ref()).await,
+        },
         Command::Nodes => show::nodes(&client()?, &global).await,
         Command::Adopt { yes } => adopt::run(&client()?, &global, yes).await,
         Command::BalancerCertificate { name, request } => {
@@ -61,6 +67,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Error> {
             revision,
             wait,
         } => rollback::run(&client()?, &global, &name, revision, wait).await,
+        Command::Restart { name, wait } => restart::run(&client()?, &global, &name, wait).await,
         Command::Jobs { name } => jobs::run(&client()?, &global, name.as_ref()).await,
         Command::Run(arguments) => run::run(&client()?, &global, &arguments).await,
         Command::Logs(logs) => logs::run(&client()?, &global, &logs).await,

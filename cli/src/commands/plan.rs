@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tucano_api::{
-    ids::ServiceName,
+    ids::{Revision, ServiceName},
     service::{Effect, ServiceConfig, effect_of},
     state::ServiceView,
 };
@@ -21,6 +21,8 @@ use crate::{
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Change {
     name: ServiceName,
+    /// Its newest revision now; 0 if it is new.
+    revision: Revision,
     /// In words, the first one as a whole.
     lines: Vec<String>,
     /// How many of its processes would be replaced.
@@ -32,6 +34,10 @@ pub(super) async fn run(
     global: &Global,
     arguments: &args::Deploy,
 ) -> Result<(), Error> {
+    if arguments.if_changed_from.is_some() {
+        let message = "--if-changed-from is for `tucano deploy`: a plan changes nothing";
+        return Err(Error::Usage(message.to_owned()));
+    }
     let (sources, notes) = match application::find(arguments)? {
         Some(application) => application.into_parts(),
         None => {
@@ -57,7 +63,17 @@ pub(super) async fn run(
     }
     let lines = changes.iter().flat_map(|it| &it.lines);
     let lines: Vec<&str> = lines.map(String::as_str).collect();
-    output::data(&lines.join("\n"))
+    output::data(&lines.join("\n"))?;
+    if let [only] = &changes[..]
+        && sources.len() == 1
+    {
+        output::status(&format!(
+            "`tucano deploy {} --if-changed-from {}` refuses if somebody else is faster",
+            arguments.file.display(),
+            only.revision
+        ));
+    }
+    Ok(())
 }
 
 /// What becomes of a service.
@@ -72,6 +88,7 @@ fn change(current: Option<&ServiceView>, config: &ServiceConfig) -> Change {
         );
         return Change {
             name,
+            revision: Revision(0),
             lines,
             replaced: 0,
         };
@@ -114,6 +131,7 @@ fn change(current: Option<&ServiceView>, config: &ServiceConfig) -> Change {
     }
     Change {
         name,
+        revision: newest(current),
         lines,
         replaced,
     }
@@ -137,6 +155,7 @@ fn left_over(services: &[ServiceView], sources: &[Source]) -> Vec<Change> {
             lines: vec![format!(
                 "{name}: is not among the files and stays: `tucano rm {name}` removes it"
             )],
+            revision: newest(view),
             name,
             replaced: 0,
         }
@@ -144,10 +163,17 @@ fn left_over(services: &[ServiceView], sources: &[Source]) -> Vec<Change> {
     .collect()
 }
 
+/// The newest revision of a service, which may still wait for its `before`.
+fn newest(view: &ServiceView) -> Revision {
+    let held = view.hook.as_ref().map(|hook| hook.revision);
+    held.unwrap_or_default().max(view.configured.revision)
+}
+
 /// A configuration without what the controller fills in.
 fn comparable(config: &ServiceConfig) -> Map<String, Value> {
     let mut config = config.clone();
     config.image = None;
+    config.health.of_image = None;
     for secret in &mut config.secret {
         secret.version = None;
     }
@@ -165,6 +191,7 @@ fn with_image_of(config: &ServiceConfig, current: &ServiceView) -> ServiceConfig
     let before = &current.configured.config;
     let mut config = config.clone();
     config.image.clone_from(&before.image);
+    config.health.of_image.clone_from(&before.health.of_image);
     for secret in &mut config.secret {
         let same = before.secret.iter().find(|it| it.name == secret.name);
         secret.version = same.and_then(|it| it.version);
@@ -177,6 +204,9 @@ fn with_image_of(config: &ServiceConfig, current: &ServiceView) -> ServiceConfig
 }
 
 fn processes(config: &ServiceConfig) -> String {
+    if config.is_job() {
+        return "no process until it is run".to_owned();
+    }
     match (config.placement.everywhere, config.concurrency) {
         (true, _) => "one process on each worker that fits".to_owned(),
         (false, 1) => "1 process".to_owned(),

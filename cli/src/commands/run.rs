@@ -34,7 +34,7 @@ const LOG_ATTEMPTS: u32 = 10;
 /// How long the removal of what was deployed for a run may take.
 const REMOVAL: Duration = Duration::from_secs(60);
 /// Exit code of a command that the interrupt key ended.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 pub(super) async fn run(
     client: &Client,
@@ -106,7 +106,10 @@ async fn begin(
     arguments: &RunArguments,
 ) -> Result<(), Error> {
     let command = (!arguments.command.is_empty()).then(|| arguments.command.clone());
-    let body = serde_json::to_string(&RunRequest { command });
+    let body = serde_json::to_string(&RunRequest {
+        command,
+        once: false,
+    });
     let body = body.map_err(|error| Error::Usage(error.to_string()))?;
     let answer = client.post(&format!("/v1/jobs/{name}/runs"), body).await?;
     let run: Run = client.parse(&answer)?;
@@ -116,7 +119,7 @@ async fn begin(
             false => output::data(&format!("run {} is begun", run.id())),
         };
     }
-    let (run, interrupted) = follow(client, global, run).await?;
+    let (run, interrupted) = follow(client, global.json, run).await?;
     if global.json {
         let json = serde_json::to_string(&run).map_err(|error| Error::Usage(error.to_string()))?;
         output::data(&json)?;
@@ -133,8 +136,12 @@ async fn begin(
     }
 }
 
-/// Shows the output of a run until it has ended. The interrupt key stops it, and a second time leaves it.
-async fn follow(client: &Client, global: &Global, begun: Run) -> Result<(Run, bool), Error> {
+/// Shows the output of a run until it has ended, all of it on standard error if that is wanted. The interrupt key stops it, and a second time leaves it.
+pub(super) async fn follow(
+    client: &Client,
+    on_stderr: bool,
+    begun: Run,
+) -> Result<(Run, bool), Error> {
     let path = format!("/v1/jobs/{}/runs/{}", begun.service, begun.number);
     let mut interrupts =
         signal(SignalKind::interrupt()).map_err(|source| Error::Runtime { source })?;
@@ -145,8 +152,8 @@ async fn follow(client: &Client, global: &Global, begun: Run) -> Result<(Run, bo
         for attempt in &run.attempts {
             let is_known = attempt.started_at.is_some() || attempt.end.is_some();
             if is_known && shown.insert(attempt.process.clone()) {
-                let (client, attempt, json) = (client.clone(), attempt.clone(), global.json);
-                outputs.spawn(async move { show(&client, &attempt, json).await });
+                let (client, attempt) = (client.clone(), attempt.clone());
+                outputs.spawn(async move { show(&client, &attempt, on_stderr).await });
             }
         }
         if !run.is_active() {

@@ -1,6 +1,7 @@
 //! `ps`, `services`, `revisions`, `nodes`, `state`: tables, or the API's JSON.
 
 use tucano_api::{
+    error::ErrorBody,
     ids::{AppName, ServiceName},
     state::{ConfiguredService, NodeView, ServiceView},
 };
@@ -43,6 +44,35 @@ pub(super) async fn services(
     app: Option<&AppName>,
 ) -> Result<(), Error> {
     show_services(client, global, app, table::services).await
+}
+
+/// One service, whom its processes may reach, and whose may reach it.
+pub(super) async fn paths(
+    client: &Client,
+    global: &Global,
+    name: &ServiceName,
+) -> Result<(), Error> {
+    // All of them: only they know who needs this one.
+    let all: Vec<ServiceView> = client.get("/v1/services").await?;
+    let found = all.iter().find(|it| it.configured.name == *name);
+    let Some(service) = found else {
+        let body = ErrorBody::new("not_found", format!("there is no service {name}"));
+        return Err(Error::NotFound(body.into()));
+    };
+    if global.json {
+        let needing = all.iter().map(|it| &it.configured);
+        let needing = needing.filter(|it| it.config.needs.contains(name));
+        let needing: Vec<&ServiceName> = needing.map(|it| &it.name).collect();
+        let json = serde_json::json!({
+            "service": service,
+            "may_reach": service.configured.config.needs,
+            "may_be_reached_by": needing,
+        });
+        return output::data(&json.to_string());
+    }
+    let style = Style::of_stdout();
+    output::data(&table::services(std::slice::from_ref(service), style))?;
+    output::data(&format!("\n{}", table::paths(service, &all, style)))
 }
 
 async fn show_services(

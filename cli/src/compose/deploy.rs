@@ -21,7 +21,11 @@ pub(super) fn convert(builder: &mut Builder<'_>, node: &Node) {
                 }
             }
             "mode" => match node.text() {
-                Some("replicated") => {}
+                Some("replicated" | "replicated-job") => {}
+                Some("global") if builder.is_job => {
+                    let message = "global is not possible for a job: `replicas` says how many processes have to succeed";
+                    builder.refuse(line, &path, message);
+                }
                 Some("global") => {
                     builder.config.remove("concurrency");
                     placement(builder).insert("everywhere".to_owned(), json!(true));
@@ -30,7 +34,7 @@ pub(super) fn convert(builder: &mut Builder<'_>, node: &Node) {
                     line,
                     &path,
                     format!(
-                        "{} is not possible: services run until they are removed",
+                        "{} is not possible: replicated, replicated-job and global are",
                         other.unwrap_or("this")
                     ),
                 ),
@@ -94,11 +98,7 @@ fn resources(builder: &mut Builder<'_>, node: &Node) {
                     continue;
                 }
                 ("devices", _) => {
-                    builder.refuse(
-                        entry.line,
-                        "deploy.resources",
-                        "devices are not given to containers",
-                    );
+                    builder.refuse(entry.line, "deploy.resources", super::service::NO_DEVICES);
                     continue;
                 }
                 (key, _) => {

@@ -24,6 +24,8 @@ pub(super) struct Shared<'a> {
     pub(super) volumes: &'a [Entry],
     pub(super) configs: &'a [Entry],
     pub(super) secrets: &'a [Entry],
+    /// The services, by their keys, that end.
+    pub(super) jobs: BTreeSet<String>,
     /// Variables of the environment and of `.env`.
     pub(super) variables: &'a dyn Fn(&str) -> Option<String>,
 }
@@ -45,19 +47,20 @@ pub(super) fn read(path: &Path, text: &str, options: &Options<'_>) -> Result<App
     let app = app.map_err(|message| shown(1, &format!("name: {message}")))?;
     check_top(&root, &mut findings);
     let entries = |key: &str| root.get(key).map_or(&[][..], Node::entries);
+    let services = entries("services");
+    if services.is_empty() {
+        findings.refuse(root.line, "services", "there is none");
+    }
+    let chosen = chosen(services, options.profiles, &mut findings);
     let shared = Shared {
         directory,
+        jobs: service::jobs(&chosen),
         app: app.clone(),
         volumes: entries("volumes"),
         configs: entries("configs"),
         secrets: entries("secrets"),
         variables: &variables,
     };
-    let services = entries("services");
-    if services.is_empty() {
-        findings.refuse(root.line, "services", "there is none");
-    }
-    let chosen = chosen(services, options.profiles, &mut findings);
     let mut converted = BTreeMap::new();
     for entry in chosen {
         let service = service::convert(&shared, entry, &mut findings);
@@ -289,11 +292,17 @@ fn connect(services: &mut BTreeMap<ServiceName, Converted>, findings: &mut Findi
         if !needs.is_empty() && !service.config.contains_key("needs") {
             service.config.insert("needs".to_owned(), needs.into());
         }
+        if service.is_job {
+            let message = "is a job: the deploy runs it, once for each of its revisions, before it deploys what waits for its end";
+            findings.note(service.line, &key, message);
+            continue;
+        }
         if !service.has_ports() && known.len() > 1 {
             let message = "names no port: other services cannot reach it. `expose` names one";
             findings.note(service.line, &key, message);
         }
-        let after: BTreeSet<String> = service.after.iter().map(|it| it.name.to_string()).collect();
+        let after = service.after.iter().filter(|it| !it.is_completed);
+        let after: BTreeSet<String> = after.map(|it| it.name.to_string()).collect();
         if !after.is_empty() && !service.config.contains_key("start_after") {
             let after: Vec<String> = after.into_iter().collect();
             service
@@ -305,12 +314,12 @@ fn connect(services: &mut BTreeMap<ServiceName, Converted>, findings: &mut Findi
 
 /// Each service after those that it depends on.
 fn ordered(mut left: BTreeMap<ServiceName, Converted>, findings: &mut Findings) -> Vec<Service> {
-    let mut done = BTreeSet::new();
+    let mut stages: BTreeMap<ServiceName, usize> = BTreeMap::new();
     let mut ordered = Vec::new();
     while !left.is_empty() {
         let ready = left.values().find(|service| {
             let mut after = service.after.iter();
-            after.all(|it| done.contains(&it.name))
+            after.all(|it| stages.contains_key(&it.name))
         });
         let Some(name) = ready.map(|service| service.name.clone()) else {
             let cycle: Vec<&str> = left.keys().map(ServiceName::as_str).collect();
@@ -320,12 +329,42 @@ fn ordered(mut left: BTreeMap<ServiceName, Converted>, findings: &mut Findings) 
             break;
         };
         if let Some(service) = left.remove(&name) {
+            let stage = stage(&service, &stages);
+            stages.insert(name, stage);
             ordered.push(Service {
                 name: service.name,
+                stage,
+                after: service.after.into_iter().map(|it| it.name).collect(),
                 config: service.config,
             });
         }
-        done.insert(name);
+    }
+    ordered.sort_by_key(|it| it.stage);
+    for service in &mut ordered {
+        without_later_needs(service, &stages);
     }
     ordered
+}
+
+/// A job has ended before a later stage begins, so that it needs nothing of it.
+fn without_later_needs(service: &mut Service, stages: &BTreeMap<ServiceName, usize>) {
+    let is_job = service.config.contains_key("kind");
+    let needs = service.config.get_mut("needs");
+    let Some(needs) = needs.filter(|_| is_job).and_then(|it| it.as_array_mut()) else {
+        return;
+    };
+    let is_later = |name: &str| {
+        stages
+            .iter()
+            .any(|(it, at)| it.as_str() == name && *at > service.stage)
+    };
+    needs.retain(|name| !name.as_str().is_some_and(is_later));
+}
+
+/// The stage of the deploy that a service belongs to: the next one after the jobs that it waits for.
+fn stage(service: &Converted, stages: &BTreeMap<ServiceName, usize>) -> usize {
+    let after = service.after.iter();
+    let earliest =
+        after.filter_map(|it| Some(stages.get(&it.name)? + usize::from(it.is_completed)));
+    earliest.max().unwrap_or(0)
 }

@@ -48,14 +48,20 @@ pub(super) fn convert(builder: &mut Builder<'_>, line: usize, node: &Node) {
             health.insert(own.to_owned(), json!(time.to_string()));
         }
     }
-    if disabled {
+    if disabled || is_none(node) {
         let message = "a process is probed by a connection to its port, if it has one";
-        builder.note(line, "healthcheck.disable", message);
+        builder.note(line, "healthcheck", message);
         health.remove("exec");
+        health.insert("image".to_owned(), json!(false));
     }
     if !health.is_empty() {
         builder.set("health", health);
     }
+}
+
+fn is_none(node: &Node) -> bool {
+    let test = node.get("test").map(words::texts);
+    test.is_some_and(|test| test.is_ok_and(|words| words == ["NONE"]))
 }
 
 /// The command; none for `NONE`.

@@ -36,7 +36,7 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(crate) struct Application {
     /// Its name.
     pub(crate) name: AppName,
-    /// Its services: each after those that it depends on.
+    /// Its services: stage by stage, each after those that it depends on.
     pub(crate) services: Vec<Service>,
     /// What is done differently than by Compose, as lines for the user.
     pub(crate) notes: Vec<String>,
@@ -47,6 +47,10 @@ pub(crate) struct Application {
 pub(crate) struct Service {
     /// Its name.
     pub(crate) name: ServiceName,
+    /// The stage of the deploy that it belongs to, from 0. A stage begins when the jobs of the one before have succeeded.
+    pub(crate) stage: usize,
+    /// The services that it comes after.
+    pub(crate) after: Vec<ServiceName>,
     /// Its configuration, as `service.toml` has it.
     pub(crate) config: Map<String, Value>,
 }
@@ -95,6 +99,8 @@ pub(crate) fn read(path: &Path, options: &Options<'_>) -> Result<Application, Er
     let text = fs::read_to_string(path).map_err(Error::input("read", path))?;
     file::read(path, &text, options).map_err(|message| Error::Refused(message.into()))
 }
+
+pub(crate) use ports::is_not_http;
 
 /// A name as services and applications have them, made from another one.
 pub(crate) fn name(text: &str) -> String {

@@ -118,6 +118,11 @@ fn usual(image: &str) -> Option<u16> {
     known.map(|(_, port)| *port)
 }
 
+/// Whether a port is known to be that of a program that does not speak HTTP.
+pub(crate) fn is_not_http(port: u16) -> bool {
+    NOT_HTTP.contains(&port)
+}
+
 /// The port of requests: the one that the file says, else the first published one that is not known to be another protocol's.
 fn http_port(ports: &BTreeMap<(u16, bool), Wanted>) -> Option<u16> {
     let tcp = || ports.values().filter(|it| !it.is_udp);

@@ -1,6 +1,9 @@
 //! One service of a Compose file, key by key.
 
+mod job;
 mod relations;
+
+pub(super) use relations::jobs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +23,8 @@ use super::{
 pub(super) struct Converted {
     pub(super) name: ServiceName,
     pub(super) line: usize,
+    /// Whether it ends.
+    pub(super) is_job: bool,
     pub(super) config: Map<String, Json>,
     pub(super) after: Vec<After>,
     /// Its named volumes, by their names in the file, with their lines.
@@ -42,12 +47,29 @@ pub(super) struct After {
     pub(super) name: ServiceName,
     pub(super) line: usize,
     pub(super) is_required: bool,
+    /// Whether the other one is to have ended.
+    pub(super) is_completed: bool,
+}
+
+impl After {
+    /// After one that is to be started, and that is still to be named.
+    fn started(builder: &Builder<'_>, line: usize) -> Self {
+        Self {
+            name: builder.name.clone(),
+            line,
+            is_required: true,
+            is_completed: false,
+        }
+    }
 }
 
 /// What a service is made with.
 pub(super) struct Builder<'a> {
     pub(super) shared: &'a Shared<'a>,
     pub(super) findings: &'a mut Findings,
+    pub(super) name: ServiceName,
+    /// Whether it ends.
+    pub(super) is_job: bool,
     /// `services.NAME`.
     pub(super) path: String,
     pub(super) config: Map<String, Json>,
@@ -139,15 +161,18 @@ const WITHOUT_EFFECT: [(&str, &str); 14] = [
     ),
 ];
 
+/// What to do instead of keys for devices, which say which ones where the cluster's say how many.
+pub(super) const NO_DEVICES: &str = "say it in `x-tucano`, such as `x-tucano: { devices: [\"nvidia.com/gpu=1\", \"/dev/fuse\"] }`: a number is how many there, and not which";
+
 /// Keys that cannot be done, and what to do.
 const REFUSED: [(&str, &str); 24] = [
     (
         "privileged",
         "no container is privileged here: name the capabilities that it needs in `cap_add`, or run it beside the cluster",
     ),
-    ("devices", "devices are not given to containers"),
-    ("device_cgroup_rules", "devices are not given to containers"),
-    ("gpus", "devices are not given to containers"),
+    ("devices", NO_DEVICES),
+    ("device_cgroup_rules", NO_DEVICES),
+    ("gpus", NO_DEVICES),
     ("ipc", "every container has an IPC namespace of its own"),
     ("pid", "every container has a pid namespace of its own"),
     (
@@ -210,6 +235,8 @@ pub(super) fn convert(
     let mut builder = Builder {
         shared,
         findings,
+        name: name.clone(),
+        is_job: shared.jobs.contains(&entry.key),
         path,
         config: Map::new(),
         after: Vec::new(),
@@ -219,7 +246,10 @@ pub(super) fn convert(
     };
     builder.set("name", name.to_string());
     builder.set("app", shared.app.to_string());
-    builder.set("concurrency", 1);
+    match builder.is_job {
+        true => builder.set("kind", "job"),
+        false => builder.set("concurrency", 1),
+    }
     if !matches!(entry.node.value, Value::Map(_)) {
         let message = format!("write a mapping, not {}", entry.node.kind());
         builder
@@ -232,6 +262,9 @@ pub(super) fn convert(
         service_key(&mut builder, key, &entry.node);
     }
     whole(&mut builder, &entry.node, entry.line);
+    if builder.is_job {
+        job::without_keys_of_services(&mut builder, &entry.node);
+    }
     extension(&mut builder, &entry.node);
     check(&mut builder, entry.line);
     let Builder {
@@ -239,11 +272,13 @@ pub(super) fn convert(
         after,
         volumes,
         networks,
+        is_job,
         ..
     } = builder;
     Some(Converted {
         name,
         line: entry.line,
+        is_job,
         config,
         after,
         volumes,
@@ -328,6 +363,7 @@ fn service_key(builder: &mut Builder<'_>, entry: &Entry, service: &Node) {
                 deploy::replicas(builder, line, key, count);
             }
         }
+        "restart" if builder.is_job => job::restart(builder, line, node),
         "restart" => restart(builder, line, node),
         "networks" => relations::networks(builder, line, node),
         "network_mode" => match node.text() {

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use serde_json::json;
 use tucano_api::{service::ServiceConfig, settings::parse};
 
 use super::*;
@@ -54,7 +55,11 @@ impl File {
                 let notes = self.plain(&application.notes.join("\n"));
                 let services = application.services.iter().map(|service| {
                     let json = serde_json::to_string_pretty(&service.config).unwrap();
-                    format!("{}: {json}", service.name)
+                    let stage = match service.stage {
+                        0 => String::new(),
+                        stage => format!(" (stage {stage})"),
+                    };
+                    format!("{}{stage}: {json}", service.name)
                 });
                 let services: Vec<String> = services.collect();
                 format!("{notes}\n{}", services.join("\n"))
@@ -284,6 +289,91 @@ volumes:
 "#,
     );
     insta::assert_snapshot!(file.shown());
+}
+
+#[test]
+fn an_application_whose_database_is_migrated_by_a_job_is_taken_in_stages() {
+    let file = File::new(
+        r#"
+name: forum
+services:
+  web:
+    image: example/forum:3
+    command: bin/server
+    ports: ["3000:3000"]
+    depends_on:
+      setup: { condition: service_completed_successfully, required: true }
+      db: { condition: service_healthy, restart: true }
+  sidekiq:
+    image: example/forum:3
+    command: bin/worker
+    depends_on:
+      setup: { condition: service_completed_successfully }
+  setup:
+    image: example/forum:3
+    command: bin/migrate && bin/seed
+    restart: on-failure:3
+    environment: { DATABASE_HOST: db }
+    depends_on:
+      db: { condition: service_healthy }
+      assets: { condition: service_completed_successfully }
+  assets:
+    image: example/assets:3
+    restart: always
+    healthcheck: { test: ["CMD", "true"] }
+    expose: ["8080"]
+  db:
+    image: postgres:16
+    volumes: ["db:/var/lib/postgresql/data"]
+    healthcheck: { test: ["CMD", "pg_isready"] }
+  report:
+    image: example/forum:3
+    deploy: { mode: replicated-job, replicas: 3 }
+    restart: on-failure
+volumes: { db: }
+"#,
+    );
+    insta::assert_snapshot!(file.shown());
+}
+
+#[test]
+fn what_a_job_cannot_have_is_refused_with_its_line() {
+    let file = File::new(
+        r#"
+name: app
+services:
+  app: { image: "app:1", depends_on: { init: { condition: service_completed_successfully } } }
+  init:
+    image: app:1
+    volumes: ["data:/data"]
+    restart: sometimes
+    deploy: { mode: global }
+volumes: { data: }
+"#,
+    );
+    insta::assert_snapshot!(file.shown());
+}
+
+#[test]
+fn an_images_health_check_is_left_out_where_the_file_says_none() {
+    for (check, expected) in [
+        ("{ disable: true }", json!({ "image": false })),
+        ("{ test: [NONE] }", json!({ "image": false })),
+        (
+            "{ test: [NONE], interval: 5s }",
+            json!({ "interval": "5s", "image": false }),
+        ),
+        // The image's own, at other times.
+        ("{ interval: 5s }", json!({ "interval": "5s" })),
+        ("{ test: [CMD, x] }", json!({ "exec": ["x"] })),
+    ] {
+        let text = format!("services:\n  a: {{ image: 'a:1', healthcheck: {check} }}\n");
+        let application = File::new(&text).read_with(&PROFILES).unwrap();
+        assert_eq!(
+            application.services[0].config["health"], expected,
+            "{check}"
+        );
+    }
 }
 
 #[test]

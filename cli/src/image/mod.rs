@@ -27,6 +27,8 @@ use tucano_api::{
     settings::{MAX_SETTINGS_BYTES, parse_all},
 };
 
+use tucano_oci_image::{Description, Platform};
+
 use crate::{Error, client::Client, output};
 
 /// The configuration's name in a service's directory.
@@ -163,6 +165,23 @@ impl Source {
         Ok(source)
     }
 
+    /// The configuration for a request without files: with an image that the controller has, or that it finds by its name. Uploads
+    /// what the controller does not have.
+    ///
+    /// # Errors
+    /// An image that cannot be read blob by blob, or that the registry refuses.
+    pub async fn uploaded(&self, client: &Client) -> Result<ServiceConfig, Error> {
+        let mut config = self.with_mounts_uploaded(client).await?.config;
+        if let Some(image) = &self.image {
+            let digest = upload::upload(client, image, self.name_within()).await?;
+            config.image = Some(digest.ok_or_else(|| mounts::not_understood(image))?);
+        }
+        if let Some(stored) = &self.stored {
+            config.image = Some(stored.clone());
+        }
+        Ok(config)
+    }
+
     /// The parts of the request; none where the configuration alone is the request. Blobs that the controller does not have are
     /// uploaded first, where the archive is understood. Shows the progress on a terminal.
     ///
@@ -200,6 +219,17 @@ impl Source {
             .is_some_and(|image| image.ends_with(name));
         (!is_file && is_reference(name)).then_some(name)
     }
+}
+
+/// What the image of an archive or layout says of its processes, of those for this machine's platform.
+///
+/// # Errors
+/// It is no image, or cannot be read blob by blob.
+pub(crate) async fn describe(image: &Path) -> Result<Description, Error> {
+    check_image(image)?;
+    let platform = Platform::host().to_string();
+    let described = upload::describe(image, platform).await?;
+    described.ok_or_else(|| mounts::not_understood(image))
 }
 
 fn read(path: &Path) -> Result<String, Error> {

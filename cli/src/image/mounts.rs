@@ -33,12 +33,15 @@ pub(super) fn of_config(
 /// The archive cannot be read blob by blob, or the registry refuses it.
 pub(super) async fn upload(client: &Client, archive: &Path) -> Result<String, Error> {
     let digest = upload::upload(client, archive, None).await?;
-    digest.ok_or_else(|| {
-        let message = format!(
-            "{} is compressed as a whole, or an archive of an unknown form: decompress it, or make an OCI archive of it \
-             (`skopeo copy docker-archive:FILE oci-archive:FILE`)",
-            archive.display()
-        );
-        Error::Refused(message.into())
-    })
+    digest.ok_or_else(|| not_understood(archive))
+}
+
+/// The error for an archive whose blobs cannot be read one by one.
+pub(super) fn not_understood(archive: &Path) -> Error {
+    let message = format!(
+        "{} is compressed as a whole, or an archive of an unknown form: decompress it, or make an OCI archive of it \
+         (`skopeo copy docker-archive:FILE oci-archive:FILE`)",
+        archive.display()
+    );
+    Error::Refused(message.into())
 }

@@ -14,6 +14,7 @@ use tucano_oci_distribution::{
     Name,
     client::{self, Blob, Remote},
 };
+use tucano_oci_image::Description;
 
 use super::{
     files::{FileRange, Files},
@@ -60,6 +61,36 @@ pub(super) async fn upload(
     };
     upload.run(&selected).await?;
     Ok(Some(selected.digest.to_string()))
+}
+
+/// What the image of an archive or layout for a platform says of its processes; `None` where it cannot be read blob by blob.
+pub(super) async fn describe(image: &Path, platform: String) -> Result<Option<Description>, Error> {
+    let Some(files) = files(image).await? else {
+        return Ok(None);
+    };
+    let described = blocking(move || -> Result<Description, SelectError> {
+        let selected = select_image(&files, None, &platform)?;
+        let manifest: serde_json::Value =
+            serde_json::from_slice(&selected.manifest).map_err(|_| SelectError::NotUnderstood)?;
+        let config = manifest
+            .pointer("/config/digest")
+            .and_then(serde_json::Value::as_str);
+        let mut blobs = selected.blobs.iter();
+        let found = blobs.find(|(digest, _)| Some(digest.as_ref()) == config);
+        let (_, range) = found.ok_or(SelectError::NotUnderstood)?;
+        let config = serde_json::from_slice(&range.read(0, range.bytes)?);
+        Ok(Description::of(
+            &config.map_err(|_| SelectError::NotUnderstood)?,
+        ))
+    });
+    match described.await? {
+        Ok(description) => Ok(Some(description)),
+        Err(SelectError::NotUnderstood) => Ok(None),
+        Err(SelectError::Read(source)) => Err(Error::input("read the image", image)(source)),
+        Err(other) => Err(Error::Refused(
+            format!("{}: {other}", image.display()).into(),
+        )),
+    }
 }
 
 /// The image's files, if they can be read one by one and their format is supported here.

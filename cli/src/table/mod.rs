@@ -15,8 +15,8 @@ use tucano_api::{
     secrets::SecretView,
     service::{Protocol, ServiceConfig},
     state::{
-        BackupView, ConfiguredService, MoveView, NodeCondition, NodeView, ProcessView, ServiceView,
-        VolumeState, VolumeView, VolumesOfNode,
+        BackupView, ConfiguredService, DevicesOfKind, MoveView, NodeCondition, NodeView,
+        ProcessView, ServiceView, VolumeState, VolumeView, VolumesOfNode,
     },
     units::{Bytes, Span, Timestamp},
     volumes::{Consistency, Snapshot},
@@ -81,14 +81,21 @@ const PROCESSES: [Column; 10] = [
     column("WHY", 0),
 ];
 
-/// Processes, and those that cannot be placed yet.
+/// Processes, those of runs too, and those that cannot be placed yet.
 pub fn processes(services: &[ServiceView], style: Style) -> String {
     let mut table = Table::new(&PROCESSES);
     for service in services {
         let revision = service.configured.revision;
         let stopping = &service.active.stopping;
         for process in service.active.processes.iter().chain(stopping) {
-            table.push(process_row(process, revision, style));
+            table.push(process_row(process, revision, None, style));
+        }
+        for process in &service.active.runs {
+            let run = format!(
+                "run {}/{}: {}",
+                service.configured.name, process.run, process.trigger
+            );
+            table.push(process_row(&process.process, revision, Some(run), style));
         }
         for pending in &service.active.pending {
             let what = format!("{} ×{}", service.configured.name, pending.count);
@@ -107,7 +114,12 @@ pub fn processes(services: &[ServiceView], style: Style) -> String {
 }
 
 /// A process that the current revision did not replace runs what that revision says, even if an earlier one started it.
-fn process_row(process: &ProcessView, current: Revision, style: Style) -> Vec<Cell> {
+fn process_row(
+    process: &ProcessView,
+    current: Revision,
+    run: Option<String>,
+    style: Style,
+) -> Vec<Cell> {
     let report = &process.report;
     let memory = report
         .metrics
@@ -125,6 +137,7 @@ fn process_row(process: &ProcessView, current: Revision, style: Style) -> Vec<Ce
         }
         (false, _) => why(process),
     };
+    let why: Vec<String> = run.into_iter().chain(why).collect();
     vec![
         Cell::new(&report.id),
         Cell::new(&process.node),
@@ -135,7 +148,7 @@ fn process_row(process: &ProcessView, current: Revision, style: Style) -> Vec<Ce
         Cell::new(memory.unwrap_or_else(|| "-".to_owned())),
         Cell::new(port.unwrap_or_else(|| "-".to_owned())),
         Cell::new(relaxed(report)),
-        Cell::new(why.unwrap_or_default()),
+        Cell::new(why.join("; ")),
     ]
 }
 
@@ -231,6 +244,58 @@ pub fn services(services: &[ServiceView], style: Style) -> String {
         ]);
     }
     style.render(&table)
+}
+
+const PATHS: [Column; 4] = [
+    column("PATH", 0),
+    column("SERVICE", 0),
+    column("AT", 0),
+    column("HEALTHY", 1),
+];
+
+/// Whom a service's processes may reach, and whose may reach it.
+pub fn paths(service: &ServiceView, all: &[ServiceView], style: Style) -> String {
+    let mut table = Table::new(&PATHS);
+    let own = &service.configured.config;
+    let mut path = |what: &str, other: &ServiceView, at: &ServiceConfig| {
+        table.push(vec![
+            Cell::new(what),
+            Cell::new(&other.configured.name),
+            Cell::new(addresses(at)),
+            Cell::new(format!("{}/{}", other.active.healthy, other.wanted())),
+        ]);
+    };
+    for other in all
+        .iter()
+        .filter(|it| own.needs.contains(&it.configured.name))
+    {
+        path("may reach", other, &other.configured.config);
+    }
+    let needing = all
+        .iter()
+        .filter(|it| it.configured.config.needs.contains(&own.name));
+    for other in needing {
+        path("may be reached by", other, own);
+    }
+    style.render(&table)
+}
+
+/// Where others find a service: `db:5432 db:53/udp`.
+fn addresses(config: &ServiceConfig) -> String {
+    let all = config.all_ports().into_iter();
+    let all = all.map(|it| {
+        format!(
+            "{}:{}{}",
+            config.name,
+            it.port.port,
+            suffix(it.port.protocol)
+        )
+    });
+    let all: Vec<String> = all.collect();
+    match all.is_empty() {
+        true => "no port".to_owned(),
+        false => all.join(" "),
+    }
 }
 
 const REVISIONS: [Column; 4] = [
@@ -429,7 +494,7 @@ fn limit(enforcement: Enforcement) -> &'static str {
     }
 }
 
-const NODES: [Column; 12] = [
+const NODES: [Column; 13] = [
     column("NODE", 0),
     column("IP", 6),
     column("CONDITION", 0),
@@ -440,6 +505,7 @@ const NODES: [Column; 12] = [
     column("DISK", 2),
     column("VOLUMES", 8),
     column("VERSION", 7),
+    column("DEVICES", 9),
     column("LABELS", 5),
     column("WHY", 0),
 ];
@@ -493,9 +559,23 @@ fn node_row(node: &NodeView, style: Style) -> Vec<Cell> {
         }
         None => row.extend(["-"; 6].map(Cell::new)),
     }
+    row.push(Cell::new(devices(node)));
     row.push(Cell::new(labels(node)));
     row.push(Cell::new(node.reason.as_deref().unwrap_or_default()));
     row
+}
+
+/// The devices that processes have, of all.
+fn devices(node: &NodeView) -> String {
+    let kinds = node.alive.iter().flat_map(|alive| &alive.devices);
+    let kinds = kinds.map(|(kind, DevicesOfKind { all, free })| {
+        format!("{kind} {}/{all}", all.saturating_sub(*free))
+    });
+    let kinds: Vec<String> = kinds.collect();
+    match kinds.is_empty() {
+        true => "-".to_owned(),
+        false => kinds.join(" "),
+    }
 }
 
 fn labels(node: &NodeView) -> String {

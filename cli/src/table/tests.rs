@@ -1,7 +1,8 @@
 use tucano_api::{
     agent::{Exit, ProcessMetrics},
+    jobs::Trigger,
     secrets::{SecretUser, SecretView},
-    state::{AliveNode, Pending},
+    state::{AliveNode, Pending, RunProcess},
 };
 
 use super::*;
@@ -70,6 +71,48 @@ fn processes_at_several_widths() {
 }
 
 #[test]
+fn processes_of_runs_at_several_widths() {
+    let mut job = service(&[("w1", "starting"), ("w2", "stopping")]);
+    job.configured.name = "nightly".parse().unwrap();
+    let of_job = std::mem::take(&mut job.active.processes);
+    let triggers = [
+        Trigger::Schedule {
+            tick: Timestamp(0),
+            wall_time: "2026-11-30 03:00 America/Sao_Paulo".to_owned(),
+        },
+        Trigger::Before,
+    ];
+    let runs = of_job.into_iter().zip(triggers).zip(1..);
+    job.active.runs = runs
+        .map(|((process, trigger), run)| RunProcess {
+            run,
+            trigger,
+            process,
+        })
+        .collect();
+    let all = [two_services()[1].clone(), job];
+    insta::assert_snapshot!(at_widths(|style| processes(&all, style)));
+}
+
+#[test]
+fn paths_at_several_widths() {
+    let named = |name: &str, needs: &[&str]| {
+        let mut view = service(&[("w1", "healthy")]);
+        view.configured.name = name.parse().unwrap();
+        view.configured.config.name = name.parse().unwrap();
+        view.configured.config.needs = needs.iter().map(|it| it.parse().unwrap()).collect();
+        view
+    };
+    let all = [
+        named("api", &["cache", "api"]),
+        named("cache", &[]),
+        named("web", &["api", "cache"]),
+        named("worker", &["cache"]),
+    ];
+    insta::assert_snapshot!(at_widths(|style| paths(&all[0], &all, style)));
+}
+
+#[test]
 fn services_at_several_widths() {
     let all = two_services();
     insta::assert_snapshot!(at_widths(|style| services(&all, style)));
@@ -118,6 +161,11 @@ fn nodes_at_several_widths() {
     alive.alive = Some(AliveNode {
         architecture: String::new(),
         reserved_millicpus: 0,
+        devices: [(
+            "nvidia.com/gpu".parse().unwrap(),
+            DevicesOfKind { all: 2, free: 1 },
+        )]
+        .into(),
         name: alive.name.clone(),
         ip: alive.ip,
         reported_at: Timestamp(0),

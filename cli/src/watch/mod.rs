@@ -121,8 +121,8 @@ fn failure_message(view: &ServiceView, when: &str) -> String {
         .count();
     let earlier = match earlier {
         0 => String::new(),
-        1 => "; 1 process of an earlier revision still serves requests".to_owned(),
-        count => format!("; {count} processes of an earlier revision still serve requests"),
+        1 => "; 1 process that is to be replaced still serves requests".to_owned(),
+        count => format!("; {count} processes that are to be replaced still serve requests"),
     };
     format!(
         "{healthy} of {} processes of {name} are healthy {when}{}{}{earlier}",

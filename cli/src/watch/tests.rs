@@ -61,6 +61,6 @@ fn the_failure_message_names_each_process_and_its_reason() {
     view.active.processes[1].report.reason = Some("ended with exit code 1".to_owned());
     view.active.processes[2].current = false;
     let expected = "1 of 2 processes of hello are healthy after 90s: hello-2 on w2 is backing off (ended with exit code 1); \
-                    1 process of an earlier revision still serves requests";
+                    1 process that is to be replaced still serves requests";
     assert_eq!(failure_message(&view, "after 90s"), expected);
 }

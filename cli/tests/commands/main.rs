@@ -5,6 +5,7 @@
     reason = "test helpers: a failed step fails the test"
 )]
 
+mod applications;
 mod controller;
 mod messages;
 mod volumes;
@@ -550,6 +551,33 @@ fn a_development_cluster_checks_its_addresses_and_images_first() {
         "{}",
         said(&absent)
     );
+}
+
+#[test]
+fn a_service_is_shown_with_its_paths() {
+    let mut web = view("healthy");
+    web["configured"]["name"] = json!("web");
+    web["configured"]["config"]["name"] = json!("web");
+    web["configured"]["config"]["needs"] = json!(["hello"]);
+    let all = json!([view("healthy"), web]).to_string();
+    let controller = Controller::answering(200, &all);
+    let text = printed(&tucano(&controller, &["services", "hello"]));
+    assert!(
+        text.contains("may be reached by") && text.contains("hello:8080"),
+        "{text}"
+    );
+    let text = printed(&tucano(&controller, &["services", "web"]));
+    assert!(
+        text.contains("may reach") && !text.contains("reached by"),
+        "{text}"
+    );
+    let json = printed(&tucano(&controller, &["services", "hello", "--json"]));
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (&json["may_reach"], &json["may_be_reached_by"]),
+        (&json!([]), &json!(["web"]))
+    );
+    assert_eq!(code(&tucano(&controller, &["services", "db"])), 7);
 }
 
 #[test]

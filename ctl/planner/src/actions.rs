@@ -111,6 +111,7 @@ fn desired_process(state: &State, number: u64) -> Option<DesiredProcess> {
         address: names::addresses::of_process(state, process),
         slot: process.slot,
         volumes: volumes.collect(),
+        devices: process.devices.clone(),
         id: process.id.clone(),
         revision: process.revision,
         image: image.unwrap_or(&revision.image).clone(),
@@ -140,6 +141,7 @@ fn desired_of_run(
     Some(DesiredProcess {
         slot: None,
         volumes: Vec::new(),
+        devices: process.devices.clone(),
         id: process.id.clone(),
         revision: process.revision,
         image: image.unwrap_or(&revision.image).clone(),

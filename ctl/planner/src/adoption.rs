@@ -216,6 +216,7 @@ fn adopt_service(
             let record = ServiceRecord {
                 name: name.clone(),
                 compatible_from: compatible_from(&revisions),
+                replaced_below: 0,
                 revisions,
                 held: Vec::new(),
                 upcoming: None,
@@ -314,6 +315,7 @@ fn adopt_process(state: &mut State, index: usize, node: &NodeName, process: Desi
         draining_since: None,
         crashes: CrashHistory::default(),
         run: process.run.as_ref().map(|run| run.number),
+        devices: process.devices.clone(),
     };
     insert(state, index, record, reserved);
     let report = take_undesired(&mut state.nodes[index], &process.id);

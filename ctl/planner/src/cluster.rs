@@ -93,6 +93,8 @@ fn apply(state: &mut State, event: Event) {
             image,
             platforms,
         } => services::configure(state, *config, image, platforms),
+        Event::ServicesConfigured { services } => services::configure_all(state, services),
+        Event::ServiceRestarted { name } => services::restart(state, &name),
         Event::ServiceRemoved { name, volumes } => services::remove(state, &name, volumes),
         Event::VolumeRemoved { id } => volumes::remove(state, &id),
         Event::BackupRequested { id } => backups::request(state, &id),

@@ -17,6 +17,7 @@
 //! - `rules`: which workers a service's processes may be on.
 //! - `placement`: where a process runs; `removal`: which one is stopped; `lifecycle`: starting and stopping one.
 //! - `names`: the services that processes find by name: addresses, and which node needs which.
+//! - `devices`: which devices a process gets;
 //! - `restore` (the state from its records), `routes` and `actions` (what follows from a step's changes), `messages`.
 //! - [`followers`]: which draining processes the balancers have confirmed to be drained.
 //! - `state`: the data that a step works on.
@@ -29,6 +30,7 @@ mod actions;
 mod adoption;
 mod backups;
 pub mod cluster;
+mod devices;
 mod duplicates;
 mod everywhere;
 pub mod followers;
@@ -65,8 +67,8 @@ mod volumes;
 pub use cluster::Cluster;
 pub use followers::Followers;
 pub use model::{
-    Action, BackupFailure, BackupRecord, Counters, CrashHistory, Event, Fill, FillFrom, FillStage,
-    Hold, HookRecord, Identity, JobRecord, Load, NamesUpdate, NodeRecord, Platforms, ProcessRecord,
-    Record, Restoration, RevisionRecord, Sealed, SealedVersion, SecretRecord, ServiceRecord,
-    SetVersion, Settings, Snapshot, VolumeRecord, Worker,
+    Action, BackupFailure, BackupRecord, Configured, Counters, CrashHistory, Event, Fill, FillFrom,
+    FillStage, Hold, HookRecord, Identity, JobRecord, Load, NamesUpdate, NodeRecord, Platforms,
+    ProcessRecord, Record, Restoration, RevisionRecord, Sealed, SealedVersion, SecretRecord,
+    ServiceRecord, SetVersion, Settings, Snapshot, VolumeRecord, Worker,
 };

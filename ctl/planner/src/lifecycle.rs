@@ -11,9 +11,10 @@ use tucano_api::{
 };
 
 use crate::{
+    devices::{self, Holders},
     model::{CrashHistory, ProcessRecord},
-    rules,
-    state::{Process, Resources, Slot, State, Undesired, unreported},
+    names, rules,
+    state::{Process, Resources, Service, Slot, State, Undesired, unreported},
 };
 
 /// Places a process of the service's current revision on a node, in a slot if the service has volumes.
@@ -24,10 +25,13 @@ pub(crate) fn start(
     replaces: Option<ProcessId>,
     slot: Option<u32>,
 ) {
-    let Some(service) = state.services.get_mut(name) else {
+    let Some(service) = state.services.get(name) else {
         return;
     };
     let current = service.current();
+    let reserved = Resources::of(&current.config);
+    let revision = current.revision;
+    let devices = devices::allot(state, node, &current.config, Holders::All).unwrap_or_default();
     state.counters.last_process = state.counters.last_process.saturating_add(1);
     let number = state.counters.last_process;
     let worker = state.nodes[node].record.name.clone();
@@ -35,22 +39,25 @@ pub(crate) fn start(
         record: ProcessRecord {
             id: ProcessId::new(name, number),
             service: name.clone(),
-            revision: current.revision,
+            revision,
             node: worker.clone(),
             slot,
             replaces,
             draining_since: None,
             crashes: CrashHistory::default(),
             run: None,
+            devices,
         },
         node,
-        reserved: Resources::of(&current.config),
+        reserved,
         report: None,
         healthy_since: None,
         at_pids_limit: None,
         was_routed: false,
     };
-    service.processes.insert(number);
+    if let Some(service) = state.services.get_mut(name) {
+        service.processes.insert(number);
+    }
     state.nodes[node].reserve(number, process.reserved);
     state.counters.last_placed_on = Some(worker.clone());
     state.changes.counters = true;
@@ -96,6 +103,7 @@ pub(crate) fn remove(state: &mut State, number: u64) {
         report: last_report,
         reserved: process.reserved,
         slot: Slot::Known(process.record.slot),
+        devices: process.record.devices,
     });
     if let Some(service) = state.services.get_mut(&process.record.service) {
         service.processes.remove(&number);
@@ -132,10 +140,18 @@ pub(crate) fn remove_all_on(state: &mut State, index: usize) {
 /// Removes draining processes that no request is in flight to.
 pub(crate) fn drained(state: &mut State, processes: &[ProcessId]) {
     for id in processes {
-        if state.process(id).is_some_and(Process::is_draining) {
+        let process = state.process(id).filter(|it| it.is_draining());
+        if process.is_some_and(|it| !drains_for_services(state, &it.record.service)) {
             remove(state, id.number());
         }
     }
+}
+
+/// Whether processes of other services may have connections to a draining one, which no balancer knows of: it has its whole drain time.
+/// One with a volume is waited for by its successor, so that its clients gain nothing by that.
+fn drains_for_services(state: &State, name: &ServiceName) -> bool {
+    let has_volumes = state.services.get(name).is_some_and(Service::has_volumes);
+    !has_volumes && names::is_needed(state, name)
 }
 
 /// Removes the processes whose drain time has passed.

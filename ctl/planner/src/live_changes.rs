@@ -101,7 +101,8 @@ fn in_use(state: &State, config: &ServiceConfig, image: &Digest) -> Option<Strin
 }
 
 fn is_candidate(service: &Service, process: &Process, current: &RevisionRecord) -> bool {
-    let earlier = !service.is_current(process) && !process.is_draining();
+    let is_restarted = service.record.is_to_be_replaced(&process.record);
+    let earlier = !service.is_current(process) && !is_restarted && !process.is_draining();
     earlier
         && service
             .revision(process.record.revision)

@@ -94,14 +94,19 @@ fn entry(state: &State, service: &Service) -> Option<NamedService> {
         false => Vec::new(),
     };
     let route = service.route.iter().flat_map(|route| &route.endpoints);
-    let serving = route.filter(|endpoint| !endpoint.draining);
+    let of_state = |draining: bool| {
+        let endpoints = route.clone().filter(|it| it.draining == draining);
+        let named = endpoints.filter_map(|it| endpoint(state, it, &ports));
+        named.collect::<Vec<_>>()
+    };
+    let (endpoints, leaving) = (of_state(false), of_state(true));
     Some(NamedService {
         service: service.record.name.clone(),
+        nearest: service.current().config.nearest,
         address: service.record.address?,
         slots,
-        endpoints: serving
-            .filter_map(|it| endpoint(state, it, &ports))
-            .collect(),
+        endpoints,
+        leaving,
         ports,
     })
 }
@@ -141,6 +146,12 @@ pub(crate) fn ports(config: &ServiceConfig) -> Vec<NamedPort> {
         protocol: it.port.protocol,
     })
     .collect()
+}
+
+/// Whether any service needs this one.
+pub(crate) fn is_needed(state: &State, name: &ServiceName) -> bool {
+    let mut services = state.services.values();
+    services.any(|it| it.current().config.needs.contains(name))
 }
 
 /// Which services a service's processes may reach, and which services' processes may reach it.

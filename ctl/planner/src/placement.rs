@@ -11,6 +11,7 @@ use tucano_api::{
 };
 
 use crate::{
+    devices::{self, Holders},
     lifecycle,
     rules::{self, Rules},
     state::{Node, Process, Resources, State},
@@ -77,7 +78,8 @@ pub(crate) fn inventory(state: &State, name: &ServiceName) -> Inventory {
     };
     for process in state.processes(&service.processes) {
         let is_kept = rules.has_place_beside(inventory.spread[process.node])
-            && rules.keeps(state, process.node);
+            && rules.keeps(state, process.node)
+            && (process.is_healthy() || devices::are_there(state, process));
         inventory.count(process, is_kept && service.is_current(process));
     }
     inventory
@@ -110,6 +112,7 @@ pub(crate) fn place(
         counts: inventory.spread.clone(),
         expendable: expendable(state, inventory),
         planned: vec![Resources::default(); state.nodes.len()],
+        waiting: vec![0; state.nodes.len()],
     };
     let mut placed = Placed::default();
     // Where other services are does not change meanwhile.
@@ -120,7 +123,7 @@ pub(crate) fn place(
             placed.started += 1;
             lifecycle::start(state, name, node, None, None);
         } else if let Some(node) = choose_by_room(state, &rules, &room) {
-            placed.made_room |= room.make(state, node, needed);
+            placed.made_room |= room.make(state, node, needed, &current.config);
             placed.waiting += 1;
         } else {
             break;
@@ -143,7 +146,10 @@ pub(crate) fn choose_where(
     is_eligible: impl Fn(&usize) -> bool,
 ) -> Option<usize> {
     let needed = Resources::of(rules.config);
-    let free = |index: &usize| needed.fits_in(state.nodes[*index].free());
+    let free = |index: &usize| {
+        needed.fits_in(state.nodes[*index].free())
+            && devices::fit(state, *index, rules.config, Holders::All, 1)
+    };
     let sums = rules.zones.sums(counts);
     rotation(state, rules, counts)
         .filter(free)
@@ -154,7 +160,10 @@ pub(crate) fn choose_where(
 /// The same by what is free once the stopping and the expendable processes are gone.
 fn choose_by_room(state: &State, rules: &Rules<'_>, room: &Room) -> Option<usize> {
     let needed = Resources::of(rules.config);
-    let free = |index: &usize| needed.fits_in(room.available(state, *index));
+    let free = |index: &usize| {
+        needed.fits_in(room.available(state, *index))
+            && room.has_devices(state, *index, rules.config)
+    };
     let sums = rules.zones.sums(&room.counts);
     let nodes = rotation(state, rules, &room.counts).filter(free);
     nodes.min_by_key(|index| (sums[rules.zones.of(*index)], room.counts[*index]))
@@ -183,6 +192,8 @@ struct Room {
     expendable: Expendable,
     /// What the processes which are waiting take, by node.
     planned: Vec<Resources>,
+    /// How many those are.
+    waiting: Vec<usize>,
 }
 
 impl Room {
@@ -193,12 +204,28 @@ impl Room {
         freed.minus(self.planned[index])
     }
 
+    fn has_devices(&self, state: &State, index: usize, config: &ServiceConfig) -> bool {
+        let gone = self.expendable.get(&index).map_or(&[][..], Vec::as_slice);
+        let holders = Holders::Staying(gone);
+        devices::fit(state, index, config, holders, self.waiting[index] + 1)
+    }
+
     /// Stops as many expendable processes of a node as one more process needs. Whether any.
-    fn make(&mut self, state: &mut State, index: usize, needed: Resources) -> bool {
+    fn make(
+        &mut self,
+        state: &mut State,
+        index: usize,
+        needed: Resources,
+        config: &ServiceConfig,
+    ) -> bool {
         let mut stopped = false;
         self.counts[index] += 1;
+        self.waiting[index] += 1;
+        let waiting = self.waiting[index];
+        let staying = Holders::Staying(&[]);
         self.planned[index] = self.planned[index].plus(needed);
-        while !self.planned[index].fits_in(state.nodes[index].unclaimed())
+        while (!self.planned[index].fits_in(state.nodes[index].unclaimed())
+            || !devices::fit(state, index, config, staying, waiting))
             && let Some(number) = self.expendable.get_mut(&index).and_then(Vec::pop)
         {
             lifecycle::remove(state, number);
@@ -253,6 +280,14 @@ pub(crate) fn why_not(
             nodes: names(&known),
         };
     }
+    let with_nodes = kept(&listed, |node| node.has_device_nodes(config));
+    if with_nodes.is_empty() {
+        return PendingReason::NoDeviceNode {
+            paths: config.device_nodes().map(str::to_owned).collect(),
+            nodes: names(&listed),
+        };
+    }
+    let listed = with_nodes;
     let able = kept(&listed, |node| rules.has_image(node));
     if let Some(revision) = rules.revision.filter(|_| able.is_empty()) {
         return rules::no_architecture(&revision.platforms, listed.into_iter());
@@ -270,7 +305,24 @@ pub(crate) fn why_not(
     if roomy.is_empty() {
         return no_volume_room(state, &near, volume_bytes);
     }
-    no_resources(config, &roomy)
+    let index = |node: &Node| state.node_index.get(&node.record.name).copied();
+    let fits = |index| devices::fit(state, index, config, Holders::All, 1);
+    let equipped = kept(&roomy, |node| index(node).is_some_and(fits));
+    if equipped.is_empty() {
+        return no_devices(state, config, &roomy);
+    }
+    no_resources(config, &equipped)
+}
+
+fn no_devices(state: &State, config: &ServiceConfig, nodes: &[&Node]) -> PendingReason {
+    let own = config.devices.iter().filter(|it| it.kind().is_some());
+    let nodes = nodes.iter();
+    PendingReason::NoDevices {
+        wanted: own.map(ToString::to_string).collect(),
+        workers: nodes
+            .filter_map(|node| devices::shortage(state, node, config))
+            .collect(),
+    }
 }
 
 /// Of memory and CPUs the one that no worker has enough of.

@@ -12,7 +12,7 @@ use tucano_api::{
     service::ServiceConfig,
     state::{
         ActiveService, Adoption, AliveNode, ConfiguredService, DeadNode, NodeCondition, NodeView,
-        Pending, ProcessView, ServiceView, State, VolumeView, VolumesOfNode,
+        Pending, ProcessView, RunProcess, ServiceView, State, VolumeView, VolumesOfNode,
     },
     units::Bytes,
     volumes::Snapshot,
@@ -21,8 +21,10 @@ use tucano_api::{
 use crate::{
     actions, adoption, backups,
     cluster::Cluster,
-    duplicates, holds, jobs, live_changes,
-    model::{NamesUpdate, Platforms, Restoration, RevisionRecord, SecretRecord, Settings},
+    devices, duplicates, holds, jobs, live_changes,
+    model::{
+        Configured, NamesUpdate, Platforms, Restoration, RevisionRecord, SecretRecord, Settings,
+    },
     names, placement, routes, rules, secrets, services,
     state::{Node, Process, Service, Unplaced, pending, unreported},
     volumes,
@@ -43,6 +45,20 @@ impl Cluster {
     /// Every service as the processes see it that need it, and what each node needs.
     pub fn names(&self) -> NamesUpdate {
         names::all(&self.state)
+    }
+
+    /// The newest run of a job's present revision, of its own command, that has succeeded or has not ended.
+    pub fn run_of_revision(&self, name: &ServiceName) -> Option<u64> {
+        jobs::requests::of_revision(&self.state, name)
+    }
+
+    /// The cluster as it would be if these services were configured, for what has to hold between them. Nothing of it is placed.
+    #[must_use]
+    pub fn with_configured(&self, services: &[Configured]) -> Self {
+        let mut cluster = self.clone();
+        services::configure_all(&mut cluster.state, services.to_vec());
+        names::addresses::assign(&mut cluster.state);
+        cluster
     }
 
     /// The services that a configuration names and that do not exist. A message for the user.
@@ -306,7 +322,9 @@ impl Cluster {
                 .map(|index| &self.state.nodes[*index])
         };
         State {
-            alive_nodes: nodes().filter_map(alive_node).collect(),
+            alive_nodes: nodes()
+                .filter_map(|node| alive_node(&self.state, node))
+                .collect(),
             dead_nodes: nodes().filter_map(dead_node).collect(),
             configured_services: self.state.services.values().map(configured).collect(),
             active_services: self
@@ -320,12 +338,14 @@ impl Cluster {
 
     /// Every worker of the topology, in its order, without the controller's own node.
     pub fn nodes(&self) -> Vec<NodeView> {
-        self.state.nodes.iter().map(node_view).collect()
+        let nodes = self.state.nodes.iter();
+        nodes.map(|node| node_view(&self.state, node)).collect()
     }
 
     /// A worker, or `None` if it is not in the topology.
     pub fn node(&self, name: &NodeName) -> Option<NodeView> {
         Some(node_view(
+            &self.state,
             &self.state.nodes[*self.state.node_index.get(name)?],
         ))
     }
@@ -465,7 +485,22 @@ impl Cluster {
                 .collect(),
             pending: self.pending(service),
             stopping: self.stopping(name),
+            runs: self.of_runs(service),
         }
+    }
+
+    fn of_runs(&self, service: &Service) -> Vec<RunProcess> {
+        let processes = self.state.processes(&service.runs);
+        let of_run = |process: &Process| {
+            let number = process.record.run?;
+            let run = self.state.jobs.run(&service.record.name, number)?;
+            Some(RunProcess {
+                run: number,
+                trigger: run.trigger.clone(),
+                process: self.process_view(service.is_current(process), process, &BTreeSet::new()),
+            })
+        };
+        processes.filter_map(of_run).collect()
     }
 
     /// While workers are awaited nothing is placed, for that reason.
@@ -550,7 +585,7 @@ fn of_revision(name: &ServiceName, record: &RevisionRecord) -> ConfiguredService
     }
 }
 
-fn node_view(node: &Node) -> NodeView {
+fn node_view(state: &crate::state::State, node: &Node) -> NodeView {
     NodeView {
         name: node.record.name.clone(),
         ip: node.worker.ip,
@@ -559,7 +594,7 @@ fn node_view(node: &Node) -> NodeView {
         since: node.record.since,
         reason: reason(node),
         hold: node.record.hold.as_ref().map(|hold| hold.cause),
-        alive: alive_node(node),
+        alive: alive_node(state, node),
     }
 }
 
@@ -581,7 +616,7 @@ fn reason(node: &Node) -> Option<String> {
     }
 }
 
-fn alive_node(node: &Node) -> Option<AliveNode> {
+fn alive_node(state: &crate::state::State, node: &Node) -> Option<AliveNode> {
     let report = node.report.as_ref().filter(|_| node.is_alive())?;
     Some(AliveNode {
         name: node.record.name.clone(),
@@ -591,6 +626,7 @@ fn alive_node(node: &Node) -> Option<AliveNode> {
         generation_seen: report.generation,
         version: report.version.clone(),
         architecture: report.architecture.clone(),
+        devices: devices::of_kinds(state, node),
         reserved_millicpus: node.reserved.plus(node.stopping()).millicpus,
         processes: u32::try_from(node.processes.len()).unwrap_or(u32::MAX),
         metrics: report.metrics.clone(),

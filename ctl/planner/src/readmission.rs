@@ -38,7 +38,7 @@ fn is_needed(state: &State, index: usize, record: &ProcessRecord) -> bool {
         return false;
     };
     let known = service.revision(record.revision).is_some();
-    let current = record.revision >= service.record.compatible_from;
+    let current = service.record.is_current(record);
     if service.has_volumes() {
         return known && current && is_slot_free(state, service, record);
     }

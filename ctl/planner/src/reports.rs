@@ -10,7 +10,7 @@ use tucano_api::{
 };
 
 use crate::{
-    backups, duplicates, health, holds, jobs, leases, readmission, rules, silence,
+    backups, devices, duplicates, health, holds, jobs, leases, readmission, rules, silence,
     state::{Node, Resources, Slot, State, Undesired},
     volumes,
 };
@@ -77,7 +77,13 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
         let report = node.report.as_ref();
         report.map(|it| {
             let lists = (it.keys.clone(), it.host_paths.clone());
-            (lists, it.architecture.clone(), it.volumes.is_some())
+            let devices = (it.devices.clone(), it.device_paths.clone());
+            (
+                lists,
+                devices,
+                it.architecture.clone(),
+                it.volumes.is_some(),
+            )
         })
     };
     let offered = offer(node);
@@ -90,6 +96,8 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
     }
     node.leased_at = state.now;
     node.set_agent(&report.agent_id, report.sequence);
+    let devices = node.report.as_ref().map(|it| it.devices.clone());
+    let has_other_devices = devices.as_ref() != Some(&report.devices);
     let architecture = node.report.as_ref().map(|it| it.architecture.clone());
     let other_architecture = architecture.is_some_and(|it| it != report.architecture);
     let reweighted = node.load.observe(&report.metrics);
@@ -99,6 +107,9 @@ fn update_node(state: &mut State, index: usize, mut report: NodeReport) {
         .any(|it| volumes::reported(node, it).is_none());
     if node.reservable() != reservable || offer(node) != offered || freed {
         state.changes.capacity = true;
+    }
+    if has_other_devices {
+        devices::changed(state, index);
     }
     if other_architecture {
         let name = state.nodes[index].record.name.clone();
@@ -157,15 +168,24 @@ fn update_undesired(
         .map(|it| (it.report.id.clone(), it))
         .collect();
     for report in reports {
-        let (reserved, slot) = match known.remove(&report.id) {
+        let (reserved, slot, mut devices) = match known.remove(&report.id) {
             // A controller that has just started knows what it is to have, and not yet what it has.
-            Some(it) => (it.reserved.max(in_use(&report)), it.slot),
-            None => (in_use(&report), Slot::Unknown),
+            Some(it) => (it.reserved.max(in_use(&report)), it.slot, it.devices),
+            None => (in_use(&report), Slot::Unknown, Vec::new()),
         };
+        devices.extend(
+            report
+                .devices
+                .iter()
+                .filter(|it| !devices.contains(it))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
         node.undesired.push(Undesired {
             report,
             reserved,
             slot,
+            devices,
         });
     }
     if !holds_present_set {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use tucano_api::{ids::ServiceName, reasons::PendingReason};
 
 use crate::{
+    devices::{self, Holders},
     everywhere, jobs, lifecycle,
     placement::{self, Inventory},
     removal,
@@ -141,6 +142,8 @@ fn room_by_stopping(state: &State, name: &ServiceName, inventory: &Inventory) ->
 fn enough_of(state: &State, node: usize, numbers: Vec<u64>, rules: &Rules<'_>) -> Option<Vec<u64>> {
     let needed = Resources::of(rules.config);
     let may_have = rules.admits(state, node);
+    let has_devices =
+        |without: &[u64]| devices::fit(state, node, rules.config, Holders::Staying(without), 1);
     let node = &state.nodes[node];
     if !node.can_run(rules.config) || !may_have || !needed.fits_in(node.reservable()) {
         return None;
@@ -150,7 +153,7 @@ fn enough_of(state: &State, node: usize, numbers: Vec<u64>, rules: &Rules<'_>) -
     for number in numbers {
         reserved = reserved.minus(state.processes.get(&number)?.reserved);
         chosen.push(number);
-        if reserved.fits_in(node.reservable().minus(needed)) {
+        if reserved.fits_in(node.reservable().minus(needed)) && has_devices(&chosen) {
             return Some(chosen);
         }
     }

@@ -9,7 +9,7 @@ use tucano_api::{
 
 use crate::{
     jobs, lifecycle,
-    model::{Platforms, RevisionRecord, ServiceRecord},
+    model::{Configured, Platforms, RevisionRecord, ServiceRecord},
     rules, secrets, slots,
     state::{Revised, Service, State, hosts, path_prefix},
     volumes,
@@ -52,6 +52,18 @@ pub(crate) fn conflict(state: &State, config: &ServiceConfig) -> Option<String> 
         })
 }
 
+/// Adds services, or revisions of them.
+pub(crate) fn configure_all(state: &mut State, services: Vec<Configured>) {
+    for Configured {
+        config,
+        image,
+        platforms,
+    } in services
+    {
+        configure(state, *config, image, platforms);
+    }
+}
+
 /// Adds a service or a revision of it.
 pub(crate) fn configure(
     state: &mut State,
@@ -84,6 +96,19 @@ pub(crate) fn configure(
     state.changes.unaddressed.insert(name.clone());
     state.changes.reconcile.insert(name.clone());
     state.changes.reroute.insert(name);
+}
+
+/// Has all processes replaced by ones of the current revision, as a rollout does it. A job has none between its runs.
+pub(crate) fn restart(state: &mut State, name: &ServiceName) {
+    let next = state.counters.last_process.saturating_add(1);
+    let service = state.services.get_mut(name);
+    let Some(service) = service.filter(|it| !jobs::is_job(it)) else {
+        return;
+    };
+    service.record.replaced_below = next;
+    state.changes.services.insert(name.clone());
+    state.changes.reconcile.insert(name.clone());
+    state.changes.reroute.insert(name.clone());
 }
 
 /// Removes a service with all its processes at once. Its volumes stay, unless they are to be removed too.
@@ -156,6 +181,7 @@ fn add(state: &mut State, config: ServiceConfig, image: Digest, platforms: Platf
     let record = ServiceRecord {
         name: config.name.clone(),
         compatible_from: Revision(1),
+        replaced_below: 0,
         held: Vec::new(),
         upcoming: None,
         last_held: None,

@@ -127,7 +127,14 @@ fn unslotted_to_stop(
 fn next_to_replace(state: &State, config: &ServiceConfig, survey: &Survey) -> Option<u64> {
     let candidates = survey.old_slots(state).filter(|(slot, number)| {
         let process = &state.processes[number];
-        plan::obstacle(state, config, *slot, process.node, process.reserved).is_none()
+        plan::obstacle(
+            state,
+            config,
+            *slot,
+            process.node,
+            &[process.record.id.number()],
+        )
+        .is_none()
     });
     let next = candidates.min_by_key(|(slot, number)| {
         let is_healthy = state.processes[number].is_healthy();

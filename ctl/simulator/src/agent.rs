@@ -8,7 +8,7 @@ use tucano_api::{
         ProcessState, SetIdentity,
     },
     ids::{Digest, Generation, NodeName, ProcessId},
-    service::{AGENT_KEYS, Effect},
+    service::{AGENT_KEYS, Effect, NodeDevices},
     units::{Bytes, Span, Timestamp},
 };
 use tucano_planner::Worker;
@@ -79,6 +79,10 @@ pub struct Agent {
     pub volumes: AgentVolumes,
     /// Its `host_paths`.
     pub host_paths: Vec<String>,
+    /// Its devices, as it describes them for containers.
+    pub devices: NodeDevices,
+    /// Its `device_paths`.
+    pub device_paths: Vec<String>,
     /// The architecture that it claims to have.
     pub architecture: String,
     /// Images that do not run on it.
@@ -114,6 +118,8 @@ impl Agent {
             unknown_keys: Vec::new(),
             volumes: AgentVolumes::default(),
             host_paths: Vec::new(),
+            devices: NodeDevices::new(),
+            device_paths: Vec::new(),
             architecture: "amd64".to_owned(),
             foreign_images: BTreeSet::new(),
             overcommitted: false,
@@ -312,6 +318,8 @@ impl Agent {
                     .collect(),
             },
             host_paths: self.host_paths.clone(),
+            devices: self.devices.clone(),
+            device_paths: self.device_paths.clone(),
             volumes: (!self.is_old).then(|| self.volumes.report()),
             generation: self.desired.generation,
             identity: self.desired.identity.clone(),
@@ -467,6 +475,7 @@ impl Container {
             listening: None,
             disk_used: None,
             last_lines: Vec::new(),
+            devices: self.desired.devices.clone(),
         }
     }
 }

@@ -27,6 +27,14 @@ const SERVICES: [&str; 3] = ["a", "b", "c"];
 const RULES: usize = 10;
 const STATEFUL: [&str; 2] = ["v", "w"];
 const JOBS: [&str; 2] = ["j", "k"];
+/// Choices of devices.
+const DEVICES: [&str; 5] = [
+    "acme.com/gpu=1",
+    "acme.com/gpu=2",
+    "acme.com/gpu=id-1",
+    "acme.com/gpu=all",
+    "acme.com/gpu=id-0 acme.com/gpu=1",
+];
 const VOLUMES: [&[&str]; 4] = [&["data"], &["data", "log"], &["log"], &[]];
 
 /// A fault, or something else that happens. Workers are numbered from 1, services from 0.
@@ -60,6 +68,19 @@ pub enum Fault {
         /// Its image.
         image: u8,
     },
+    /// A service with devices is deployed: perhaps one with volumes, perhaps a job.
+    DeployDevices {
+        /// Which: the services, then those with volumes, then the jobs.
+        service: usize,
+        /// Its processes.
+        concurrency: u32,
+        /// Which devices.
+        devices: usize,
+        /// Its image.
+        image: u8,
+    },
+    /// A worker has so many devices from now on.
+    Devices(usize, usize),
     /// A worker is in another zone from now on; in none for 2.
     Relabel(usize, usize),
     /// A service with volumes is deployed.
@@ -119,6 +140,8 @@ pub enum Fault {
     StopRun(usize),
     /// A job is removed.
     RemoveJob(usize),
+    /// The processes of a service are replaced.
+    Restart(usize),
     /// A service is removed.
     Remove(usize),
     /// A worker loses its connection.
@@ -196,6 +219,12 @@ pub fn fault() -> impl Strategy<Value = Fault> {
                 image,
             }
         ),
+        4 => (0..6_usize, 1..4_u32, 0..DEVICES.len(), 0..3_u8).prop_map(
+            |(service, concurrency, devices, image)| Fault::DeployDevices {
+                service, concurrency, devices, image,
+            }
+        ),
+        2 => (worker(), 0..4_usize).prop_map(|(worker, count)| Fault::Devices(worker, count)),
         2 => (worker(), 0..3_usize).prop_map(|(worker, zone)| Fault::Relabel(worker, zone)),
         5 => (0..2_usize, 1..5_u32, 1..5_u64, 0..9_usize, 1..4_u64, 0..3_u8).prop_map(
             |(service, concurrency, quarter, volumes, size, image)| Fault::DeployVolumes {
@@ -223,6 +252,7 @@ pub fn fault() -> impl Strategy<Value = Fault> {
         2 => (0..5_usize).prop_map(Fault::RequestRun),
         1 => (0..6_usize).prop_map(Fault::StopRun),
         1 => (0..3_usize).prop_map(Fault::RemoveJob),
+        1 => (0..3_usize).prop_map(Fault::Restart),
         1 => (0..3_usize).prop_map(Fault::Remove),
         2 => worker().prop_map(Fault::CutOff),
         2 => worker().prop_map(Fault::Reconnect),
@@ -268,6 +298,7 @@ pub fn unstable_cluster(seed: u64) -> Sim {
         ..Options::default()
     });
     for agent in sim.agents.values_mut() {
+        agent.devices = fixtures::devices(2);
         agent.volumes.capacity = Bytes::mib(1024);
     }
     sim.set_backup_secret();
@@ -401,6 +432,23 @@ impl Sim {
                     self.deploy_image(config, image);
                 }
             }
+            Fault::DeployDevices {
+                service,
+                concurrency,
+                devices,
+                image,
+            } => {
+                let base = match service {
+                    0..3 => fixtures::config(SERVICES[service], concurrency),
+                    3 | 4 => with_volumes(STATEFUL[service - 3], concurrency, &[("data", 64)]),
+                    _ => fixtures::job(JOBS[0]),
+                };
+                let config = ServiceConfig {
+                    devices: fixtures::with_devices("x", 1, DEVICES[devices]).devices,
+                    ..base
+                };
+                self.deploy_image(config, image);
+            }
             Fault::Relabel(number, zone) => {
                 for worker in self.workers.iter_mut().chain(&mut self.absent_workers) {
                     if worker.name == node(number) {
@@ -409,6 +457,7 @@ impl Sim {
                 }
                 self.reconfigure(self.workers.clone());
             }
+            Fault::Restart(service) => self.restart(SERVICES[service]),
             Fault::Remove(service) => {
                 self.event(Event::ServiceRemoved {
                     name: name(SERVICES[service]),
@@ -549,6 +598,7 @@ impl Sim {
         for agent in self.agents.values_mut() {
             agent.metrics.cpu_used = 0.0;
             agent.volumes.mounted = true;
+            agent.devices = fixtures::devices(2);
             if !agent.powered {
                 agent.power_on();
             }
@@ -584,6 +634,9 @@ impl Sim {
                 let agent = self.agent(number);
                 agent.is_old = is_old;
                 agent.restart();
+            }
+            Fault::Devices(number, count) => {
+                self.agent(number).devices = fixtures::devices(count);
             }
             Fault::MountVolumes(number, mounted) => self.agent(number).volumes.mounted = mounted,
             Fault::LoseVolumes(number) => self.agent(number).volumes.all.clear(),

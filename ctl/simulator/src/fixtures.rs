@@ -1,11 +1,14 @@
 //! Names, workers, settings and services for simulations.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
 
 use serde_json::json;
 use tucano_api::{
-    ids::{Digest, NodeName, ProcessId, ServiceName},
-    service::{Backup, Kind, Labels, Placement, ServiceConfig, Volume},
+    ids::{DeviceName, Digest, NodeName, ProcessId, ServiceName},
+    service::{Backup, Kind, Labels, NodeDevices, Placement, ServiceConfig, Volume},
     units::{Bytes, Span},
 };
 use tucano_planner::{Settings, Worker};
@@ -57,6 +60,35 @@ pub fn labels(text: &str) -> Labels {
         (name.parse().unwrap(), value.parse().unwrap())
     };
     words.map(label).collect()
+}
+
+/// So many devices of one kind, each by its number and by another name, and all of them by one name.
+pub fn devices(count: usize) -> NodeDevices {
+    let unit = |number: usize| -> DeviceName { number.to_string().parse().unwrap() };
+    let all: BTreeSet<DeviceName> = (0..count).map(unit).collect();
+    let mut names = BTreeMap::new();
+    for number in 0..count {
+        names.insert(unit(number), [unit(number)].into());
+        names.insert(
+            format!("id-{number}").parse().unwrap(),
+            [unit(number)].into(),
+        );
+    }
+    names.insert("all".parse().unwrap(), all);
+    let kind = "acme.com/gpu".parse().unwrap();
+    match count {
+        0 => NodeDevices::new(),
+        _ => [(kind, names)].into(),
+    }
+}
+
+/// A service with devices, from words such as `acme.com/gpu=1`.
+pub fn with_devices(service: &str, concurrency: u32, devices: &str) -> ServiceConfig {
+    let devices = devices.split_whitespace();
+    ServiceConfig {
+        devices: devices.map(|it| it.parse().unwrap()).collect(),
+        ..config(service, concurrency)
+    }
 }
 
 /// A worker with labels.

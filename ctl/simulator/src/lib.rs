@@ -17,6 +17,7 @@
 
 pub mod agent;
 pub mod balancer;
+mod device_rules;
 pub mod disk;
 mod drains;
 pub mod fault;

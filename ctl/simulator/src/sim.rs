@@ -16,7 +16,7 @@ use tucano_planner::{
 use crate::{
     agent::{Agent, Workloads},
     balancer::{Balancer, Version},
-    disk, fixtures,
+    device_rules, disk, fixtures,
     fixtures::node,
     network::{Message, Network, Rng},
     validator::Validator,
@@ -92,6 +92,8 @@ pub struct Sim {
     pub unrestartable: BTreeSet<NodeName>,
     /// The controller dies in its next step that has actions, after having carried out this many.
     pub crash_after: Option<usize>,
+    /// Processes that somebody had replaced.
+    pub restarted: BTreeSet<ProcessId>,
     commands: Vec<(Timestamp, NodeName)>,
     reservable: Bytes,
     /// Checks every step.
@@ -144,6 +146,7 @@ impl Sim {
             restarts: Vec::new(),
             unrestartable: BTreeSet::new(),
             crash_after: None,
+            restarted: BTreeSet::new(),
             commands: Vec::new(),
             validator: Validator::default(),
             absent_workers: Vec::new(),
@@ -189,6 +192,7 @@ impl Sim {
     /// The controller dies, and starts with another disk: a new one, or an older copy.
     pub fn replace_disk(&mut self, disk: Snapshot) {
         self.disk = disk;
+        self.restarted.clear();
         self.validator = Validator::default();
         self.restart_controller();
     }
@@ -231,6 +235,23 @@ impl Sim {
             version: 1,
             sealed: Sealed::from(String::new()),
         });
+    }
+
+    /// Has the processes of a service replaced, if it exists. None of those that are there may be left in the end.
+    pub fn restart(&mut self, service: &str) {
+        let name = fixtures::name(service);
+        let view = self.cluster.as_ref().and_then(|it| it.service(&name));
+        let stored = |disk: &Snapshot| {
+            let record = disk.services.iter().find(|it| it.name == name);
+            record.map(|it| it.replaced_below)
+        };
+        let before = stored(&self.disk);
+        self.event(Event::ServiceRestarted { name: name.clone() });
+        // A controller that died before has promised nothing.
+        let is_stored = stored(&self.disk) != before;
+        let processes = view.into_iter().flat_map(|it| it.active.processes);
+        let processes = processes.filter(|_| is_stored);
+        self.restarted.extend(processes.map(|it| it.report.id));
     }
 
     /// Removes a service.
@@ -423,6 +444,7 @@ impl Sim {
                 agent.name
             );
             agent.check_architecture();
+            device_rules::check_containers(agent);
             assert!(
                 agent.millicpus_used() <= u64::from(agent.metrics.cpus) * 1000,
                 "the CPUs of {} are reserved twice",

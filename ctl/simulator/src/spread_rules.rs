@@ -30,7 +30,9 @@ pub(crate) fn check(
     assert!(own.all(offered), "{started:#?}");
     let placement = &service.configured.config.placement;
     let is_free = placement.with.is_empty() && !placement.everywhere && !has_apart(cluster);
-    if !service.configured.config.volume.is_empty() || !is_free {
+    let config = &service.configured.config;
+    // Which devices are free is a rule of its own.
+    if !config.volume.is_empty() || config.has_own_devices() || !is_free {
         return;
     }
     let mut counts: BTreeMap<&NodeName, usize> = BTreeMap::new();
@@ -70,10 +72,7 @@ pub(crate) fn check(
         .iter()
         .map(|node| counts.get(node).copied().unwrap_or(0))
         .min();
-    for process in started
-        .iter()
-        .filter(|p| p.service == service.configured.name)
-    {
+    for process in started.iter().filter(|it| is_spread(it, service)) {
         // A process that was started and superseded in one step is not counted.
         let there = counts.get(&process.node).copied().unwrap_or(0);
         assert!(
@@ -81,6 +80,11 @@ pub(crate) fn check(
             "{counts:?} {started:#?}"
         );
     }
+}
+
+/// Whether it is one of the service's own processes: those of runs are not spread.
+fn is_spread(process: &ProcessRecord, service: &ServiceView) -> bool {
+    process.service == service.configured.name && process.run.is_none()
 }
 
 /// What was placed went to a zone that had the fewest among those with a worker that had room all the time.
@@ -107,10 +111,7 @@ fn check_zones(
     }
     let sum = |node: &NodeName| sums.get(&zone(node)).copied().unwrap_or(0);
     let fewest = eligible.iter().map(sum).min();
-    let own = started
-        .iter()
-        .filter(|it| it.service == service.configured.name);
-    for process in own {
+    for process in started.iter().filter(|it| is_spread(it, service)) {
         let there = sum(&process.node);
         assert!(
             fewest.is_none_or(|fewest| there <= fewest + 1),
@@ -134,11 +135,14 @@ fn has_apart(cluster: &Cluster) -> bool {
     placements.any(|it| !it.apart_from.is_empty())
 }
 
-/// Whether the agent knows all keys of a configuration, and has the directories that it mounts.
+/// Whether the agent knows all keys of a configuration, and has the directories and device nodes that it mounts.
 fn offers(report: &NodeReport, config: &ServiceConfig) -> bool {
     let knows = |key: &str| report.keys.iter().any(|it| it == key);
     let has = |path: &str| report.host_paths.iter().any(|it| is_at_or_below(path, it));
-    config.agent_keys().all(knows) && config.host_paths().all(has)
+    let is_listed = |path: &str| report.device_paths.iter().any(|it| it == path);
+    config.agent_keys().all(knows)
+        && config.host_paths().all(has)
+        && config.device_nodes().all(is_listed)
 }
 
 /// Whether a worker has the CPUs for one more process of a service.

@@ -12,8 +12,8 @@ use tucano_api::{
 use tucano_planner::{Action, Cluster, Event, ProcessRecord, Record, RevisionRecord, Snapshot};
 
 use crate::{
-    disk, drains, job_rules::JobRules, name_rules::NameRules, placement_rules::PlacementRules,
-    spread_rules, volume_rules::VolumeRules,
+    device_rules, disk, drains, job_rules::JobRules, name_rules::NameRules,
+    placement_rules::PlacementRules, spread_rules, volume_rules::VolumeRules,
 };
 
 /// Checks every step, and what it has to know of the steps before.
@@ -94,6 +94,7 @@ impl Validator {
         self.volumes.check(event, actions, cluster);
         self.jobs.check(now, actions, cluster);
         self.placement.check(cluster, &started, &self.reports);
+        device_rules::check_started(&started, &self.reports);
         self.check_silence(actions, cluster);
         self.check_assigned(actions, cluster);
         self.check_alerts(actions);

@@ -42,6 +42,8 @@ pub struct Limits {
     pub config_bytes: Bytes,
     /// Most services.
     pub services: u64,
+    /// Most services that are deployed in one request.
+    pub application_services: u64,
     /// Most secrets.
     pub secrets: u64,
     /// Largest value of a secret.
@@ -103,6 +105,7 @@ impl Default for Limits {
             pull: Span::secs(1800),
             config_bytes: Bytes(256 << 10),
             services: 20_000,
+            application_services: 64,
             secrets: 10_000,
             secret_bytes: Bytes(MAX_SECRET_BYTES as u64),
             uploads: 4,
@@ -234,6 +237,7 @@ impl Validate for Limits {
                 MAX_SETTINGS_BYTES as u64,
             ),
             ("services", self.services, 1, 1_000_000),
+            ("application_services", self.application_services, 1, 1000),
             ("uploads", self.uploads, 1, 1000),
             ("prefetching_agents", self.prefetching_agents, 0, 1000),
             ("report_bytes", self.report_bytes.0, 1024, 1 << 30),

@@ -33,6 +33,47 @@ pub enum DeployError {
         /// Some of the existing names.
         names: Vec<String>,
     },
+    /// The registry has no such image, nor can it be pulled from the registry that such names belong to.
+    #[error("{key}: the registry has no {image}, and {full} cannot be used: {}", without_key(.source))]
+    NoSuchImageEither {
+        /// The key, after the name of the configuration's text.
+        key: String,
+        /// The image.
+        image: String,
+        /// Its name in the other registry.
+        full: String,
+        /// What is wrong with that.
+        source: Box<DeployError>,
+    },
+    /// Of services that are deployed together, the configuration or the image of one.
+    #[error("{name}: {}", without_key(.source))]
+    OfService {
+        /// The service.
+        name: ServiceName,
+        /// The cause.
+        source: Box<DeployError>,
+    },
+    /// Another revision is the newest one than the client has said.
+    #[error(
+        "{name}: {}, not revision {expected}: somebody else was faster. See what has changed (`tucano revisions {name}`), then deploy again",
+        newest(*found)
+    )]
+    RevisionChanged {
+        /// The service.
+        name: ServiceName,
+        /// The revision that the client has seen; 0 for none.
+        expected: Revision,
+        /// The newest one; 0 for none.
+        found: Revision,
+    },
+    /// A service is named twice in one request.
+    #[error("{0} is named twice: an application has one service of a name")]
+    Twice(ServiceName),
+    /// More services in one request than allowed.
+    #[error(
+        "{0} services are too many for one request: limits.application_services in ctl.toml allows {1}"
+    )]
+    TooManyTogether(usize, u64),
     /// The registry failed.
     #[error(transparent)]
     Registry(#[from] tucano_oci_distribution::Error),
@@ -101,6 +142,9 @@ pub enum DeployError {
     /// It cannot have an address, or would wait for itself.
     #[error("{0}")]
     Names(String),
+    /// A job is no service.
+    #[error("{0} is a job, which has no processes between its runs: `tucano run {0}` begins one")]
+    NoProcesses(ServiceName),
     /// Others need it.
     #[error("{0}")]
     Needed(String),
@@ -130,14 +174,37 @@ pub enum DeployError {
     #[error("there is no service {0}: `GET /v1/services` lists all services")]
     NotFound(ServiceName),
     /// The limit on services is reached.
-    #[error("there are {0} services, as many as limits.services allows: remove one, or raise it")]
-    TooManyServices(u64),
+    #[error(
+        "there are {0} services, and limits.services in ctl.toml allows {1}: remove some, or raise it"
+    )]
+    TooManyServices(u64, u64),
     /// It could not be stored, or the controller is shutting down.
     #[error(transparent)]
     Refused(#[from] Refused),
 }
 
 impl DeployError {
+    /// The error of one of several services.
+    pub(super) fn of_service(self, name: &ServiceName) -> Self {
+        match self {
+            // They name it.
+            Self::Config(_) | Self::NoImage { .. } | Self::NoSuchImage { .. } => self,
+            Self::NoSuchImageEither { .. } | Self::MountedImage { .. } => self,
+            source => Self::OfService {
+                name: name.clone(),
+                source: Box::new(source),
+            },
+        }
+    }
+
+    /// The error of one of several services, where it would not name it.
+    pub(super) fn of_one(self, name: &ServiceName) -> Self {
+        match self {
+            Self::DoesNotFit(_) | Self::Secret(_) => self.of_service(name),
+            other => other,
+        }
+    }
+
     /// The error for the mount with this key.
     pub(super) fn of_mount(self, key: &str) -> Self {
         match self {
@@ -155,6 +222,13 @@ impl DeployError {
 fn without_key(error: &DeployError) -> String {
     let text = error.to_string();
     text.strip_prefix("image: ").unwrap_or(&text).to_owned()
+}
+
+fn newest(found: Revision) -> String {
+    match found {
+        Revision(0) => "there is no such service".to_owned(),
+        found => format!("the newest revision is {found}"),
+    }
 }
 
 fn is_no(names: &[SecretName]) -> &'static str {

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tucano_api::{ids::Digest, service::ServiceConfig};
 use tucano_oci_distribution::{Reference, Registry};
-use tucano_oci_image::{Error, Overrides, Platform, Store};
+use tucano_oci_image::{Description, Error, Healthcheck, Overrides, Platform, Store};
 
 use crate::{config_mgr::Limits, state_loop::StateHandle};
 
@@ -150,15 +150,49 @@ impl Images {
         config: &ServiceConfig,
     ) -> Result<Vec<String>, Error> {
         let (store, image) = (self.store.clone(), to_oci(image));
-        let overrides = Overrides {
-            entrypoint: config.entrypoint.clone(),
-            args: config.args.clone(),
-            working_dir: config.working_dir.clone(),
-            user: config.user.clone(),
-            path: config.env.get("PATH").cloned(),
-            mounted: mounted(config),
-        };
+        let overrides = overrides(config);
         blocking(move || store.check_runnable(&store.image(&image)?, &overrides)).await
+    }
+
+    /// The health check of a stored image and its declared volumes, and why the former cannot run with this configuration.
+    ///
+    /// # Errors
+    /// Its documents or layers cannot be read.
+    pub(super) async fn declared(
+        &self,
+        image: &Digest,
+        config: &ServiceConfig,
+    ) -> Result<Declared, Error> {
+        let (store, image) = (self.store.clone(), to_oci(image));
+        let overrides = overrides(config);
+        blocking(move || {
+            let image = store.image(&image)?;
+            let obstacle = store.healthcheck_obstacle(&image, &overrides)?;
+            let of_image = image.config.config().as_ref();
+            let volumes = of_image.and_then(|config| config.volumes().clone());
+            Ok(Declared {
+                healthcheck: match obstacle {
+                    Some(obstacle) => Err(obstacle),
+                    None => Ok(image.healthcheck),
+                },
+                volumes: volumes.unwrap_or_default(),
+            })
+        })
+        .await
+    }
+
+    /// What a stored image says of its processes.
+    ///
+    /// # Errors
+    /// Its documents cannot be read.
+    pub(super) async fn description(&self, image: &Digest) -> Result<Description, Error> {
+        let (store, image) = (self.store.clone(), to_oci(image));
+        let image = blocking(move || store.image(&image)).await?;
+        let config = serde_json::to_value(&image.config).unwrap_or_default();
+        Ok(Description {
+            healthcheck: image.healthcheck,
+            ..Description::of(&config)
+        })
     }
 
     /// Checks that the files of a stored image can be mounted; returns warnings.
@@ -324,6 +358,27 @@ impl Images {
                 .sum()
         };
         spawn_blocking(sum).await.unwrap_or(0)
+    }
+}
+
+/// What an image says of its processes.
+#[derive(Debug)]
+pub(super) struct Declared {
+    /// The health check; why it cannot run, where it has one that cannot.
+    pub(super) healthcheck: Result<Option<Healthcheck>, String>,
+    /// The paths of its volumes.
+    pub(super) volumes: Vec<String>,
+}
+
+/// What a configuration sets in place of the image's.
+fn overrides(config: &ServiceConfig) -> Overrides {
+    Overrides {
+        entrypoint: config.entrypoint.clone(),
+        args: config.args.clone(),
+        working_dir: config.working_dir.clone(),
+        user: config.user.clone(),
+        path: config.env.get("PATH").cloned(),
+        mounted: mounted(config),
     }
 }
 

@@ -4,14 +4,21 @@
 //! - [`upload`]: a request's parts, and the image's import into the store.
 //! - [`images`]: the images in use, and removal of the others.
 //! - `mounts`: the images that are mounted into containers.
+//! - `declared`: what an image says of health checks and volumes.
 //! - `platforms`: the manifests of an image by architecture.
 //! - `remote_image`: images pulled from other registries.
 //! - [`Prefetcher`]: announces an image's blobs to agents during its upload.
 //! - [`wait`]: the progress of a deploy.
+//! - `change`: the checks of a configuration beside the others, and its revision.
+//! - `application`: services that are deployed together.
+//! - `restart`: new processes for a service as it is.
 //! - `patch`: configurations that clients send, as a whole or as changes of keys.
 //! - [`DeployError`]: why nothing changes.
 
+mod application;
 pub mod capacity;
+mod change;
+mod declared;
 mod error;
 pub mod images;
 mod mounts;
@@ -19,6 +26,7 @@ mod patch;
 mod platforms;
 mod prefetch;
 pub(crate) mod remote_image;
+mod restart;
 pub mod upload;
 pub mod wait;
 
@@ -31,14 +39,17 @@ use tucano_api::{
     state::{ConfiguredService, Deployed, ServicePatch},
 };
 use tucano_oci_distribution::Reference;
-use tucano_planner::{Cluster, Event, Platforms};
+use tucano_planner::{Cluster, Configured, Event, Platforms};
 
+use self::{
+    change::check_count, images::Images, patch::patched, remote_image::RemoteImage,
+    upload::Uploaded,
+};
 pub use self::{error::DeployError, prefetch::Prefetcher};
-use self::{images::Images, patch::patched, remote_image::RemoteImage, upload::Uploaded};
 use crate::{
     config_mgr::ConfigManager,
     secrets::Checker,
-    state_loop::{Refused, StateHandle, TransactError},
+    state_loop::{StateHandle, TransactError},
 };
 
 /// Turns requests into revisions.
@@ -50,6 +61,13 @@ pub struct Deployer {
     uploads: Arc<AtomicU64>,
     prefetcher: Option<Prefetcher>,
     secrets: Option<Checker>,
+}
+
+/// A service whose image was found and checked.
+#[derive(Debug)]
+struct Prepared {
+    configured: Configured,
+    warnings: Vec<String>,
 }
 
 /// The result of a deploy or a change.
@@ -105,11 +123,16 @@ impl Deployer {
         &self.images
     }
 
-    /// Configures a service with the uploaded image, or with the stored one that it names.
+    /// Configures a service with the uploaded image, or with the stored one that it names, if `expected`, where given, is its newest
+    /// revision: 0 if there is none.
     ///
     /// # Errors
     /// Why nothing has changed.
-    pub async fn deploy(&self, uploaded: Uploaded) -> Result<Outcome, DeployError> {
+    pub async fn deploy(
+        &self,
+        uploaded: Uploaded,
+        expected: Option<Revision>,
+    ) -> Result<Outcome, DeployError> {
         let Uploaded {
             mut config,
             image,
@@ -119,29 +142,15 @@ impl Deployer {
             announced,
         } = uploaded;
         config.image = stored_image.or(config.image);
-        let image_name = config.image.clone().filter(|_| image.is_none());
-        let digest = match image {
-            Some(digest) => digest,
-            None => self.stored_image(&config_name, &config).await?,
-        };
-        let mut warnings = self.check_runnable(&digest, &config).await?;
-        config.image = Some(digest.to_string());
-        let of_mounts = self.resolve_mounts(&config_name, &mut config.mount).await?;
-        warnings.extend(of_mounts);
+        let prepared = self.prepare(&config_name, config, image, None).await?;
         let most = self.config.current().limits.services;
-        let name = config.name.clone();
-        let named = image_name.as_deref();
-        let (platforms, of_platforms) = self.platforms(named, &digest, &config).await?;
-        warnings.extend(of_platforms);
-        let outcome = self.change(platforms, move |cluster| {
-            let mut config = config;
-            let before = cluster.service(&name);
-            let count = cluster.state().configured_services.len() as u64;
-            if before.is_none() && count >= most {
-                return Err(DeployError::TooManyServices(count));
-            }
-            use_newest_secrets(&mut config);
-            Ok((config, digest))
+        let Prepared {
+            configured,
+            warnings,
+        } = prepared;
+        let outcome = self.change(expected, move |cluster| {
+            check_count(cluster, [&configured], most)?;
+            Ok(configured)
         });
         let mut outcome = outcome.await?;
         if let Some(announced) = announced {
@@ -149,6 +158,47 @@ impl Deployer {
         }
         outcome.deployed.warnings = warnings;
         Ok(outcome)
+    }
+
+    /// Finds the image of a configuration, unless it came with the request, and checks that a process of it can start. An image that
+    /// is named without a registry is also looked for in `default_registry`. The caller holds an image guard.
+    async fn prepare(
+        &self,
+        config_name: &str,
+        mut config: ServiceConfig,
+        image: Option<Digest>,
+        default_registry: Option<&str>,
+    ) -> Result<Prepared, DeployError> {
+        let mut warnings = Vec::new();
+        let (digest, image_name) = match image {
+            Some(digest) => (digest, None),
+            None => {
+                let found = self
+                    .stored_image(config_name, &config, default_registry)
+                    .await?;
+                if config.image != found.1 {
+                    warnings.extend(found.1.iter().map(|name| format!("the image is {name}")));
+                }
+                found
+            }
+        };
+        warnings.extend(self.check_runnable(&digest, &config).await?);
+        warnings.extend(self.fill_in_declared(&digest, &mut config).await?);
+        config.image = Some(digest.to_string());
+        let of_mounts = self.resolve_mounts(config_name, &mut config.mount).await?;
+        warnings.extend(of_mounts);
+        let named = image_name.as_deref();
+        let (platforms, of_platforms) = self.platforms(named, &digest, &config).await?;
+        warnings.extend(of_platforms);
+        use_newest_secrets(&mut config);
+        Ok(Prepared {
+            configured: Configured {
+                config: Box::new(config),
+                image: digest,
+                platforms,
+            },
+            warnings,
+        })
     }
 
     /// Checks that a process can start. What agents prefetched of an image that cannot is withdrawn.
@@ -166,7 +216,7 @@ impl Deployer {
         checked
     }
 
-    /// Changes keys of a service's configuration.
+    /// Changes keys of a service's configuration, if `expected`, where given, is its newest revision.
     ///
     /// # Errors
     /// Why nothing has changed.
@@ -174,6 +224,7 @@ impl Deployer {
         &self,
         name: ServiceName,
         mut patch: ServicePatch,
+        expected: Option<Revision>,
     ) -> Result<Outcome, DeployError> {
         let _guard = self.images.guard().await;
         let new_image = match patch.get("image") {
@@ -192,7 +243,7 @@ impl Deployer {
             platforms = known;
             warnings.extend(of_platforms);
         }
-        let outcome = self.change(platforms, move |cluster| {
+        let outcome = self.change(expected, move |cluster| {
             // Of a revision that waits for its `before`, as well.
             let configured = cluster
                 .newest(&name)
@@ -202,9 +253,13 @@ impl Deployer {
             if has_secrets {
                 use_newest_secrets(&mut config);
             }
-            let digest = new_image.unwrap_or(configured.image);
-            config.image = Some(digest.to_string());
-            Ok((config, digest))
+            let image = new_image.unwrap_or(configured.image);
+            config.image = Some(image.to_string());
+            Ok(Configured {
+                config: Box::new(config),
+                image,
+                platforms,
+            })
         });
         let mut outcome = outcome.await?;
         outcome.deployed.warnings = warnings;
@@ -221,7 +276,7 @@ impl Deployer {
         wanted: Option<Revision>,
     ) -> Result<Outcome, DeployError> {
         let _guard = self.images.guard().await;
-        self.change(Platforms::new(), move |cluster| {
+        self.change(None, move |cluster| {
             let revisions = cluster.revisions(&name);
             let Some(current) = revisions.last() else {
                 return Err(DeployError::NotFound(name));
@@ -234,7 +289,11 @@ impl Deployer {
             let found = revisions.iter().rev().find(is_target).cloned();
             let revisions = revisions.iter().map(|it| it.revision).collect();
             match found {
-                Some(found) => Ok((found.config, found.image)),
+                Some(found) => Ok(Configured {
+                    config: Box::new(found.config),
+                    image: found.image,
+                    platforms: Platforms::new(),
+                }),
                 None => Err(DeployError::NoSuchRevision {
                     name,
                     wanted,
@@ -263,86 +322,6 @@ impl Deployer {
             .map_err(TransactError::into_inner)
     }
 
-    /// Applies the configuration that `decide` derives from the cluster, unless another service uses its hosts. Without
-    /// `platforms` those of an earlier revision with the same image are used.
-    async fn change(
-        &self,
-        platforms: Platforms,
-        decide: impl FnOnce(&Cluster) -> Result<(ServiceConfig, Digest), DeployError> + Send + 'static,
-    ) -> Result<Outcome, DeployError> {
-        let checker = self.secrets.clone();
-        let decide = move |cluster: &Cluster| {
-            let (mut config, image) = decide(cluster)?;
-            resolve_secrets(cluster, &mut config)?;
-            if let Some(unknown) = cluster.unknown_services(&config) {
-                return Err(DeployError::UnknownService(unknown));
-            }
-            if let Some(obstacle) = cluster.names_obstacle(&config) {
-                return Err(DeployError::Names(obstacle));
-            }
-            if let Some(conflict) = cluster.conflict(&config) {
-                return Err(DeployError::HostTaken(conflict));
-            }
-            if let Some(obstacle) = cluster.resize_obstacle(&config, &image) {
-                return Err(DeployError::InUse(obstacle));
-            }
-            let name = config.name.clone();
-            let before = cluster.newest(&name);
-            if let Some(checker) = checker {
-                let before = before.as_ref().map(|it| &it.config);
-                checker.check(cluster, &config, before)?;
-            }
-            // A change of other keys is possible in any case.
-            let needs = |config: &ServiceConfig| (config.memory, config.cpus, config.cpus_reserved);
-            let is_new_need = before.as_ref().map(|it| needs(&it.config)) != Some(needs(&config));
-            if is_new_need {
-                capacity::check(&config, &cluster.nodes())?;
-            }
-            let platforms = match platforms.is_empty() {
-                true => cluster.platforms(&name, &image),
-                false => platforms,
-            };
-            let rules = |config: &ServiceConfig| (config.placement.clone(), config.volume.len());
-            let is_new_rule = before.as_ref().map(|it| (rules(&it.config), &it.image))
-                != Some((rules(&config), &image));
-            if is_new_rule && let Some(obstacle) = cluster.placement_obstacle(&config, &platforms) {
-                return Err(DeployError::CannotBePlaced(obstacle));
-            }
-            let before = before.map(|it| (it.revision, it.config.concurrency));
-            let config = Box::new(config);
-            let event = Event::ServiceConfigured {
-                config,
-                image,
-                platforms,
-            };
-            Ok((event, (name, before)))
-        };
-        let outcome = self
-            .state
-            .transact(decide, |cluster, (name, before)| {
-                let configured = cluster.newest(&name)?;
-                Some(Outcome {
-                    is_new: before.is_none(),
-                    deployed: Deployed {
-                        name,
-                        changed: before
-                            != Some((configured.revision, configured.config.concurrency)),
-                        revision: configured.revision,
-                        image: configured.image,
-                        warnings: Vec::new(),
-                        healthy: None,
-                        unhealthy: Vec::new(),
-                        failures: Vec::new(),
-                        error: None,
-                        code: None,
-                    },
-                })
-            })
-            .await
-            .map_err(TransactError::into_inner)?;
-        outcome.ok_or_else(|| Refused::Store("the planner refused the service".to_owned()).into())
-    }
-
     /// The patched configuration of a service; `None` where the service does not exist or the patch does not fit.
     async fn patched_config(
         &self,
@@ -356,7 +335,8 @@ impl Deployer {
         Ok(config.and_then(Result::ok))
     }
 
-    /// Checks a service's patched configuration with its image, and gives the patch the digests of its mounted images. A service
+    /// Checks a service's patched configuration with its image, and gives the patch the digests of its mounted images and the health
+    /// check of its image. A service
     /// that does not exist, or a patch that does not fit, is refused later.
     async fn check_patched(
         &self,
@@ -379,6 +359,16 @@ impl Deployer {
             None => self.images.check_runnable(&current_image, &config).await?,
             Some(image) => self.check_runnable(image, &config).await?,
         };
+        let image = image.unwrap_or(&current_image);
+        let before = config.health.clone();
+        let declared = self.fill_in_declared(image, &mut config).await?;
+        if before != config.health || patch.contains_key("health") {
+            patch.insert("health".to_owned(), json!(config.health));
+        }
+        // What is not changed was told when it was.
+        if patch.contains_key("image") {
+            warnings.extend(declared);
+        }
         if patch.get("mount").is_some_and(|mounts| !mounts.is_null()) {
             warnings.extend(self.resolve_mounts("patch", &mut config.mount).await?);
             patch.insert("mount".to_owned(), json!(config.mount));
@@ -386,25 +376,56 @@ impl Deployer {
         Ok(warnings)
     }
 
+    /// The image that a configuration names, and the name that it was found by.
     async fn stored_image(
         &self,
         file: &str,
         config: &ServiceConfig,
-    ) -> Result<Digest, DeployError> {
+        default_registry: Option<&str>,
+    ) -> Result<(Digest, Option<String>), DeployError> {
         let key = format!("{file}: image");
         let advice = match &config.image {
             None => {
                 "is missing: send the image as a second part, `-F image=@hello.tar`, or name a stored one by name:tag or its digest"
                     .to_owned()
             }
-            Some(name) => match self.find(&key, name).await? {
-                Some(found) => return Ok(found),
+            Some(name) => match self.find_or_default(&key, name, default_registry).await? {
+                Some((found, name)) => return Ok((found, Some(name))),
                 None => format!(
                     "{name:?} is not part of the request: add `-F image=@{name}`, or name a stored image by name:tag, name@sha256:... or its digest (sha256:...)"
                 ),
             },
         };
         Err(DeployError::NoImage { key, advice })
+    }
+
+    /// As [`Self::find`]. An image that the controller does not have is looked for in `default_registry` as well.
+    async fn find_or_default(
+        &self,
+        key: &str,
+        image: &str,
+        default_registry: Option<&str>,
+    ) -> Result<Option<(Digest, String)>, DeployError> {
+        let missing = match self.find(key, image).await {
+            Err(missing @ DeployError::NoSuchImage { .. }) => missing,
+            other => return Ok(other?.map(|found| (found, image.to_owned()))),
+        };
+        let Some(registry) = default_registry else {
+            return Err(missing);
+        };
+        let full = remote_image::in_registry(registry, image);
+        let registries = &self.config.current().registries;
+        let Some(remote) = RemoteImage::parse(&full, registries) else {
+            return Err(missing);
+        };
+        let found = self.pull(&remote).await;
+        let found = found.map_err(|source| DeployError::NoSuchImageEither {
+            key: key.to_owned(),
+            image: image.to_owned(),
+            full: full.clone(),
+            source: Box::new(source),
+        })?;
+        Ok(Some((found, full)))
     }
 
     /// The image of a digest or a reference; `None` if the text is neither. Errors are of `key`.
@@ -471,23 +492,4 @@ fn use_newest_secrets(config: &mut ServiceConfig) {
     for secret in &mut config.secret {
         secret.version = None;
     }
-}
-
-/// Gives each secret of a configuration its version.
-fn resolve_secrets(cluster: &Cluster, config: &mut ServiceConfig) -> Result<(), DeployError> {
-    let names = cluster.resolve_secrets(config);
-    if names.is_empty() {
-        return Ok(());
-    }
-    let service = config.name.clone();
-    // Of one that exists, the version is gone.
-    Err(
-        match names.iter().find(|name| cluster.secret(name).is_some()) {
-            Some(name) => DeployError::SecretRemoved {
-                service,
-                name: name.clone(),
-            },
-            None => DeployError::NoSuchSecret { service, names },
-        },
-    )
 }

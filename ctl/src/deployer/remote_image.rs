@@ -7,6 +7,9 @@ use tucano_oci_image::Platform;
 use super::{DeployError, Deployer, images::platform, upload::Slot};
 use crate::config_mgr::Registry;
 
+/// The registry of images that are named without one, to people who use Docker.
+const DOCKER: &str = "docker.io";
+
 /// A reference to an image in another registry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RemoteImage<'a> {
@@ -28,6 +31,15 @@ impl<'a> RemoteImage<'a> {
 
     pub(super) fn reference(&self) -> Result<Reference, BadName> {
         self.rest.parse()
+    }
+}
+
+/// The name in a registry of an image that is named without one.
+pub(super) fn in_registry(registry: &str, image: &str) -> String {
+    // Docker's own images are named without their first part.
+    match registry == DOCKER && !image.contains('/') {
+        true => format!("{registry}/library/{image}"),
+        false => format!("{registry}/{image}"),
     }
 }
 
@@ -84,6 +96,25 @@ pub(crate) fn pull_failure(error: &client::Error) -> (u16, &'static str) {
 mod tests {
     use super::*;
     use tucano_oci_distribution::client::Credentials;
+
+    #[test]
+    fn short_names_of_dockers_own_images_get_their_first_part() {
+        for (registry, image, full) in [
+            ("docker.io", "postgres:16", "docker.io/library/postgres:16"),
+            (
+                "docker.io",
+                "grafana/grafana:11",
+                "docker.io/grafana/grafana:11",
+            ),
+            (
+                "mirror.example",
+                "postgres:16",
+                "mirror.example/postgres:16",
+            ),
+        ] {
+            assert_eq!(in_registry(registry, image), full);
+        }
+    }
 
     #[test]
     fn hosts_and_repositories_are_distinguished() {

@@ -145,9 +145,18 @@ impl From<DeployError> for ApiError {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
                 Self::new(status, code, message)
             }
-            DeployError::MountedImage { source, .. } => {
+            DeployError::MountedImage { source, .. }
+            | DeployError::NoSuchImageEither { source, .. }
+            | DeployError::OfService { source, .. } => {
                 let source = Self::from(*source);
                 Self::new(source.status, &source.body.code, message)
+            }
+            DeployError::RevisionChanged { .. } => {
+                Self::new(StatusCode::CONFLICT, "revision_changed", message)
+            }
+            DeployError::Twice(_) => Self::bad_request("invalid_config", message),
+            DeployError::TooManyTogether(..) => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
             }
             DeployError::NoSuchRevision { .. } => {
                 Self::new(StatusCode::NOT_FOUND, "no_such_revision", message)
@@ -168,6 +177,7 @@ impl From<DeployError> for ApiError {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_service", message)
             }
             DeployError::Names(_) => Self::new(StatusCode::CONFLICT, "names", message),
+            DeployError::NoProcesses(_) => Self::new(StatusCode::CONFLICT, "job", message),
             DeployError::Needed(_) => Self::new(StatusCode::CONFLICT, "needed", message),
             DeployError::InUse(_) => Self::new(StatusCode::CONFLICT, "limit_in_use", message),
             DeployError::NoSuchSecret { .. } => {
@@ -179,7 +189,7 @@ impl From<DeployError> for ApiError {
             DeployError::Secret(error) => error.into(),
             DeployError::HostTaken(_) => Self::new(StatusCode::CONFLICT, "host_taken", message),
             DeployError::NotFound(_) => Self::not_found(message),
-            DeployError::TooManyServices(_) => {
+            DeployError::TooManyServices(..) => {
                 Self::new(StatusCode::CONFLICT, "too_many_services", message)
             }
             DeployError::Refused(refused) => refused.into(),

@@ -89,6 +89,15 @@ async fn begin(
             return Err(unknown(&name));
         }
         let command = asked.command;
+        if asked.once && command.is_some() {
+            let message = "once: is for the job's own command: leave `command` out";
+            return Err(ApiError::bad_request("invalid_command", message));
+        }
+        if asked.once
+            && let Some(number) = cluster.run_of_revision(&name)
+        {
+            return Ok((Event::Tick, (name, number)));
+        }
         if let Some(obstacle) = cluster.run_obstacle(&name, command.as_deref()) {
             let conflict = ApiError::new(StatusCode::CONFLICT, "run_not_begun", obstacle);
             return Err(conflict);

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod adoption;
 pub mod agents;
+pub mod applications;
 pub mod audit;
 pub mod auth;
 pub mod backups;
@@ -12,6 +13,7 @@ pub mod config;
 pub mod errors;
 pub mod exec;
 pub mod extract;
+pub mod images;
 pub mod jobs;
 pub mod logs;
 pub mod metrics;

@@ -10,8 +10,8 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Api, adoption, agents, backups, balancers, config, exec, jobs, logs, metrics, names, secrets,
-    services, state, volumes,
+    Api, adoption, agents, applications, backups, balancers, config, exec, images, jobs, logs,
+    metrics, names, secrets, services, state, volumes,
 };
 
 #[derive(OpenApi)]
@@ -52,6 +52,8 @@ impl Modify for BearerToken {
 pub fn documented() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(services::routes())
+        .merge(applications::routes())
+        .merge(images::routes())
         .merge(jobs::routes())
         .merge(adoption::routes())
         .merge(balancers::routes())

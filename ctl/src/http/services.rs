@@ -40,6 +40,7 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(show, change, remove))
         .routes(routes!(revisions))
         .routes(routes!(roll_back))
+        .routes(routes!(restart))
 }
 
 /// The parts of a deploy.
@@ -69,14 +70,14 @@ async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ServiceView>>, Api
 
 /// Deploys a service: a multipart body with the parts `config` and `image` in either order, or only the configuration if
 /// it names a stored image or one of another registry.
-#[utoipa::path(post, path = "/v1/services", tag = "services", params(Wait),
+#[utoipa::path(post, path = "/v1/services", tag = "services", params(Change),
     request_body(content = DeployForm, content_type = "multipart/form-data"),
     responses(
         (status = 200, description = "Configured an existing service", body = Deployed),
         (status = 201, description = "Configured a new service", body = Deployed),
         (status = 400, description = "Configuration or image are invalid", body = ErrorBody),
         (status = 408, body = ErrorBody),
-        (status = 409, description = "Another service uses the host", body = ErrorBody),
+        (status = 409, description = "Another service uses the host, or `if_revision` is not the newest revision", body = ErrorBody),
         (status = 413, description = "A part is too large", body = ErrorBody),
         (status = 404, description = "No registry has the image", body = ErrorBody),
         (status = 422, description = "The image cannot run here, no worker can ever run a process, or its registry is not listed or refuses access", body = ErrorBody),
@@ -87,12 +88,14 @@ async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<ServiceView>>, Api
         (status = 507, description = "The disk is full", body = ErrorBody)))]
 async fn deploy(
     State(api): State<Arc<Api>>,
-    QueryParams(wait): QueryParams<Wait>,
+    QueryParams(asked): QueryParams<Change>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let wait = Wait::new(asked.wait, asked.timeout);
     let max_wait = wait.max_wait(api.config.current().limits.wait)?;
     let uploaded = api.deployer.receive(request).await?;
-    let outcome = api.deployer.deploy(uploaded).await?;
+    let expected = asked.if_revision.map(Revision);
+    let outcome = api.deployer.deploy(uploaded, expected).await?;
     answer(&api, outcome, max_wait).await
 }
 
@@ -109,7 +112,7 @@ async fn show(
 
 /// Changes keys of a service's configuration, which creates a new revision; `null` resets a key to its default.
 #[utoipa::path(patch, path = "/v1/services/{name}", tag = "services",
-    params(("name" = String, Path), Wait),
+    params(("name" = String, Path), Change),
     request_body(content = Object, description = "Keys of the static configuration"),
     responses(
         (status = 200, body = Deployed),
@@ -121,9 +124,10 @@ async fn show(
 async fn change(
     State(api): State<Arc<Api>>,
     PathParam(name): PathParam<ServiceName>,
-    QueryParams(wait): QueryParams<Wait>,
+    QueryParams(asked): QueryParams<Change>,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let wait = Wait::new(asked.wait, asked.timeout);
     let limits = api.config.current().limits.clone();
     let max_wait = wait.max_wait(limits.wait)?;
     let text = body::read(
@@ -138,7 +142,8 @@ async fn change(
             format!("not a JSON object of keys to change, such as {{\"concurrency\": 3}}: {error}");
         ApiError::bad_request("invalid_config", message)
     })?;
-    let outcome = api.deployer.patch(name, patch).await?;
+    let expected = asked.if_revision.map(Revision);
+    let outcome = api.deployer.patch(name, patch, expected).await?;
     answer(&api, outcome, max_wait).await
 }
 
@@ -177,6 +182,39 @@ async fn roll_back(
     let max_wait = wait.max_wait(api.config.current().limits.wait)?;
     let revision = asked.revision.map(Revision);
     let outcome = api.deployer.roll_back(name, revision).await?;
+    answer(&api, outcome, max_wait).await
+}
+
+/// For which revision a change is, and whether to wait.
+#[derive(Debug, Default, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct Change {
+    /// Change nothing unless this is the newest revision, 0 if there is to be no such service; `revision_changed` otherwise.
+    if_revision: Option<u64>,
+    /// Answer when it has come about.
+    wait: bool,
+    /// At most for so long; 120s when absent.
+    #[param(value_type = Option<String>)]
+    timeout: Option<Span>,
+}
+
+/// Replaces all processes of a service by new ones of the same revision, as a rollout does it.
+#[utoipa::path(post, path = "/v1/services/{name}/restart", tag = "services",
+    params(("name" = String, Path), Wait),
+    responses(
+        (status = 200, body = Deployed),
+        (status = 404, body = ErrorBody),
+        (status = 409, description = "A job, which has no processes between its runs", body = ErrorBody),
+        (status = 503, description = "Begun, but not healthy in time", body = Deployed),
+        (status = 507, body = ErrorBody)))]
+async fn restart(
+    State(api): State<Arc<Api>>,
+    PathParam(name): PathParam<ServiceName>,
+    QueryParams(wait): QueryParams<Wait>,
+) -> Result<Response, ApiError> {
+    let max_wait = wait.max_wait(api.config.current().limits.wait)?;
+    let outcome = api.deployer.restart(name).await?;
     answer(&api, outcome, max_wait).await
 }
 

@@ -58,7 +58,10 @@ impl StateLoopMetrics {
     pub(super) fn event(&self, event: &Event) {
         let kind = match event {
             Event::Configured { .. } => "configured",
-            Event::ServiceConfigured { .. } => "service_configured",
+            Event::ServiceConfigured { .. } | Event::ServicesConfigured { .. } => {
+                "service_configured"
+            }
+            Event::ServiceRestarted { .. } => "service_restarted",
             Event::ServiceRemoved { .. } => "service_removed",
             Event::SecretSet { .. } => "secret_set",
             Event::SecretRemoved { .. } => "secret_removed",

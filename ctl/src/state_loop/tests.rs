@@ -120,6 +120,8 @@ fn report() -> Event {
             },
             apis: None,
             notes: Vec::new(),
+            devices: Default::default(),
+            device_paths: Vec::new(),
             processes: Vec::new(),
         }),
     }

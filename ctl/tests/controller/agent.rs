@@ -369,6 +369,8 @@ impl Shared {
             live_changes: true,
             keys: AGENT_KEYS.map(str::to_owned).to_vec(),
             host_paths: Vec::new(),
+            devices: Default::default(),
+            device_paths: Vec::new(),
             volumes: Some(self.volumes(desired.as_ref())),
             generation: desired.as_ref().map_or(Generation(0), |set| set.generation),
             identity: desired
@@ -412,6 +414,7 @@ fn healthy(process: &DesiredProcess, outcome: &Outcome) -> ProcessReport {
         listening: None,
         disk_used: None,
         last_lines: Vec::new(),
+        devices: Vec::new(),
     };
     outcome(process, &mut report);
     report

@@ -338,3 +338,80 @@ async fn limits_change_as_processes_run_unless_they_use_more() {
     let state = ctl.get("/v1/state").await.expect(200);
     assert_eq!(state["configured_services"][0]["config"]["app"], "shop");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_for_an_earlier_revision_changes_nothing() {
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let with = |value: &str| image::config(1, &format!("env = {{ VALUE = \"{value}\" }}"));
+    let deploy = async |query: &str, value: &str| {
+        let query = format!("?if_revision={query}");
+        ctl.deploy_and(&query, &with(value), image::archive("one"))
+            .await
+    };
+    let error = deploy("1", "a").await.refused(409, "revision_changed");
+    assert!(
+        error.starts_with(
+            "hello: there is no such service, not revision 1: somebody else was faster"
+        ),
+        "{error}"
+    );
+    ctl.get("/v1/services/hello")
+        .await
+        .refused(404, "not_found");
+    deploy("0", "a").await.expect(201);
+    let error = deploy("0", "b").await.refused(409, "revision_changed");
+    assert!(
+        error.contains("the newest revision is 1, not revision 0"),
+        "{error}"
+    );
+    deploy("1", "b").await.expect(200);
+    // Its answer was lost: sent once more, it has changed nothing, and is not refused.
+    assert_eq!(deploy("1", "b").await.expect(200)["changed"], false);
+    deploy("1", "c").await.refused(409, "revision_changed");
+    let change = async |query: &str| {
+        let path = format!("/v1/services/hello?if_revision={query}");
+        let body = json!({ "env": { "VALUE": "d" } });
+        ctl.request(Method::PATCH, &path, &body).await
+    };
+    change("1").await.refused(409, "revision_changed");
+    assert_eq!(change("2").await.expect(200)["revision"], 3);
+
+    // Of two that are as fast, one wins.
+    let (one, other) = tokio::join!(deploy("3", "e"), deploy("3", "f"));
+    let mut answers = [one.status.as_u16(), other.status.as_u16()];
+    answers.sort_unstable();
+    assert_eq!(answers, [200, 409]);
+    let revisions = ctl.get("/v1/services/hello/revisions").await.expect(200);
+    assert_eq!(revisions.as_array().unwrap().last().unwrap()["revision"], 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_replaces_the_processes_and_makes_no_revision() {
+    let ctl = Ctl::start(&config(1, "", "")).await;
+    let agent = Agent::start(&ctl, 1).await;
+    let config = image::config(2, "");
+    let deployed = ctl.deploy_and("?wait=true", &config, image::archive("one"));
+    deployed.await.expect(201);
+    let before = agent.processes();
+    let restart = async |name: &str, query: &str| {
+        let url = ctl.url(&format!("/v1/services/{name}/restart{query}"));
+        ctl.send(ctl.http().post(url)).await
+    };
+    let restarted = restart("hello", "?wait=true").await.expect(200);
+    assert_eq!(
+        (&restarted["revision"], &restarted["healthy"]),
+        (&json!(1), &json!(true))
+    );
+    let service = ctl.get("/v1/services/hello").await.expect(200);
+    let processes = service["active"]["processes"].as_array().unwrap();
+    let routed = processes.iter().filter(|it| it["routed"] == true);
+    assert_eq!(routed.clone().count(), 2, "{service}");
+    for process in routed {
+        let id = process["id"].as_str().unwrap();
+        assert!(!before.contains(&id.to_owned()), "{process}");
+    }
+    restart("nobody", "").await.refused(404, "not_found");
+    let job = "name = \"nightly\"\nkind = \"job\"\n";
+    ctl.deploy(job, image::archive("one")).await.expect(201);
+    restart("nightly", "").await.refused(409, "job");
+}

@@ -8,11 +8,13 @@
 mod access;
 mod agent;
 mod alerting;
+mod applications;
 mod auditing;
 mod bad_input;
 mod balancer;
 mod configuration;
 mod ctl;
+mod declared;
 mod deploys;
 mod drains;
 mod durability;

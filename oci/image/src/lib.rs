@@ -49,7 +49,11 @@ pub use content::{pending::BlobListener, store::Store, upload::Upload};
 pub use digest::{digest_like, digest_of};
 pub use error::Error;
 pub use limits::Limits;
-pub use manifest::image::{Image, Platform};
+pub use manifest::{
+    description::Description,
+    healthcheck::Healthcheck,
+    image::{Image, Platform},
+};
 pub use oci_spec::image::Digest;
 pub use signal::signal_number;
 pub use unpack::{

@@ -6,7 +6,7 @@ mod common;
 use common::Place;
 use serde_json::{Value, json};
 use tucano_image_builder::{Compression, Entry, ImageSpec, Layer};
-use tucano_oci_image::{Error, Overrides};
+use tucano_oci_image::{Error, Image, Overrides};
 
 const PASSWD: &str =
     "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::relative:\nshort:x:7\nbad:x:-1:0::/:\n";
@@ -27,6 +27,12 @@ fn own_machine() -> u8 {
 
 /// Checks an image with some programs and this configuration.
 fn check(config: &Value, overrides: &Overrides) -> Result<Vec<String>, Error> {
+    let (place, image) = stored(config);
+    place.store.check_runnable(&image, overrides)
+}
+
+/// An image with some programs and this configuration.
+fn stored(config: &Value) -> (Place, Image) {
     let program = |path: &str, content: &[u8]| Entry::file(path, content).mode(0o755);
     let base = [
         Entry::file("etc/passwd", PASSWD),
@@ -56,7 +62,7 @@ fn check(config: &Value, overrides: &Overrides) -> Result<Vec<String>, Error> {
         .unwrap();
     let place = Place::new();
     let image = place.import(&layout).unwrap();
-    place.store.check_runnable(&image, overrides)
+    (place, image)
 }
 
 fn none() -> Overrides {
@@ -186,10 +192,17 @@ fn the_service_overrides_the_image() {
 }
 
 #[test]
-fn a_health_check_of_the_image_is_reported() {
-    let config = json!({"Cmd": ["app"], "Healthcheck": {"Test": ["CMD", "true"]}});
-    let warnings = check(&config, &none()).unwrap();
-    assert!(warnings[0].contains("HEALTHCHECK"), "{warnings:?}");
-    let config = json!({"Cmd": ["app"], "Healthcheck": {"Test": ["NONE"]}});
-    assert!(check(&config, &none()).unwrap().is_empty());
+fn a_health_check_whose_program_is_missing_is_told() {
+    let with = |test: Value| {
+        let config = json!({"Cmd": ["app"], "Healthcheck": {"Test": test}});
+        let (place, image) = stored(&config);
+        assert!(check(&config, &none()).unwrap().is_empty());
+        place.store.healthcheck_obstacle(&image, &none()).unwrap()
+    };
+    assert_eq!(with(json!(["CMD", "app", "--check"])), None);
+    assert_eq!(with(json!(["NONE"])), None);
+    let why = with(json!(["CMD", "absent"])).unwrap();
+    assert!(why.contains("no executable file \"absent\""), "{why}");
+    let why = with(json!(["CMD-SHELL", "app || exit 1"])).unwrap();
+    assert!(why.contains("/bin/sh"), "{why}");
 }

@@ -28,7 +28,7 @@ pub struct Launch {
     /// Source of the root file system.
     pub rootfs: Rootfs,
     /// `user`, `uid`, `user:group` or `uid:gid`, resolved in the root file system's passwd and group files. Replaces
-    /// uid, gid and additional groups of `spec.process.user`.
+    /// uid and gid of `spec.process.user`; its groups come beside the additional ones there.
     pub user: Option<String>,
     /// Limits of the stdout and stderr log files.
     pub logs: LogLimits,

@@ -136,6 +136,8 @@ fn report(ip: Ipv4Addr) -> String {
         live_changes: true,
         keys: Vec::new(),
         host_paths: Vec::new(),
+        devices: Default::default(),
+        device_paths: Vec::new(),
         volumes: None,
         generation: Generation(0),
         identity: Default::default(),

@@ -9,11 +9,13 @@ fn service(name: &str, last: u8, slots: u8) -> Arc<NamedService> {
         protocol,
     };
     Arc::new(NamedService {
+        leaving: Vec::new(),
         service: name.parse().unwrap(),
         address: [100, 80, 0, last].into(),
         slots: (1..=slots)
             .map(|slot| [100, 80, last, slot].into())
             .collect(),
+        nearest: false,
         ports: vec![
             port("http", 8080, Protocol::Http),
             port("dns", 53, Protocol::Udp),

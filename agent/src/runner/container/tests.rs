@@ -13,6 +13,7 @@ fn process(more: &str) -> DesiredProcess {
     DesiredProcess {
         address: None,
         kept: Default::default(),
+        devices: Vec::new(),
         id: "hello-12".parse().unwrap(),
         revision: Revision(3),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),

@@ -18,7 +18,7 @@ use super::{
     addresses::Transport,
     elements::{Error, bytes, nested},
     netlink::{Netlink, Request},
-    services::ServiceRules,
+    services::{Answering, ServiceMap, ServiceRules},
     sockets::Connection,
 };
 
@@ -33,20 +33,18 @@ pub(super) enum Ended {
 
 /// The connections whose path or endpoint is in `before` only.
 pub(super) fn ended(before: &ServiceRules, after: &ServiceRules) -> Vec<Ended> {
-    let paths = before.needs.difference(&after.needs);
-    let paths = paths.map(|(from, to)| Ended::Path(*from, *to));
-    let (new, old) = after.slots_beside(before);
-    let endpoints = |slots: Vec<super::services::SlotElement>| -> BTreeSet<Ended> {
-        let slots = slots.into_iter();
-        slots
-            .map(|it| {
-                let at = SocketAddrV4::new(it.address, it.port);
-                Ended::Endpoint(it.transport, at, it.to)
-            })
+    let (_, paths) = after.needs_beside(before);
+    let paths = paths.into_iter().map(|(from, to)| Ended::Path(from, to));
+    let (new, old) = after.beside(before);
+    let answering = |maps: Vec<&ServiceMap>| -> BTreeSet<Answering> {
+        maps.iter()
+            .flat_map(|map| map.answering.iter().copied())
             .collect()
     };
-    let (new, old) = (endpoints(new), endpoints(old));
-    paths.chain(old.difference(&new).copied()).collect()
+    let (new, old) = (answering(new), answering(old));
+    let endpoints = old.difference(&new);
+    let endpoints = endpoints.map(|(transport, at, to)| Ended::Endpoint(*transport, *at, *to));
+    paths.chain(endpoints).collect()
 }
 
 /// Ends them, in the network namespace of this thread. Those that are gone already are no error. Returns the TCP connections

@@ -13,7 +13,7 @@ use super::{
     firewall::Firewall,
     rules::{Rules, sample, table},
     service_rules,
-    services::{ServiceRules, SlotElement},
+    services::{Maps, ServiceMap, ServiceRules, SlotElement},
     watch,
 };
 
@@ -75,12 +75,18 @@ fn any_services() -> impl Strategy<Value = ServiceRules> {
                 port: 5432,
                 to: SocketAddrV4::new([172, 31, 0, to].into(), 80),
             });
+        let map = ServiceMap {
+            elements: elements.collect(),
+            answering: Default::default(),
+        };
+        let mut maps = Maps::default();
+        maps.insert("db".parse().unwrap(), map);
         let needs = needs.into_iter();
         let needs = needs.map(|(from, to)| ([172, 31, 0, from].into(), [100, 80, 0, to].into()));
         ServiceRules {
             subnet: ServiceSubnet::default(),
-            needs: needs.collect(),
-            maps: [("db".parse().unwrap(), Arc::new(elements.collect()))].into(),
+            needs: Arc::new(needs.collect()),
+            maps,
         }
     })
 }

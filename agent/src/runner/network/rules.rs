@@ -12,7 +12,7 @@ use super::{
     elements::{Change, Element},
     links::hardware_address,
     service_rules,
-    services::{ServiceRules, SlotElement},
+    services::{ServiceMap, ServiceRules},
 };
 
 /// The content of the table.
@@ -142,17 +142,7 @@ table ip {table} {{
     /// The changes of elements that turn `before` into these rules, in order; `None` if anything else differs. A replacement of
     /// the table refuses new connections for a moment, which changes of elements do not.
     pub(super) fn changes(&self, before: &Self) -> Option<Vec<Change>> {
-        let with_these_elements = Self {
-            forwards: self.forwards.clone(),
-            senders: self.senders.clone(),
-            apis: self.apis.clone(),
-            machines: self.machines.clone(),
-            workers: self.workers.clone(),
-            resolvers: self.resolvers.clone(),
-            services: comparable(self.services.as_ref(), before.services.as_ref()),
-            ..before.clone()
-        };
-        if with_these_elements != *self {
+        if !self.has_chains_of(before) {
             return None;
         }
         let all = [
@@ -175,6 +165,30 @@ table ip {table} {{
         let mut all = all.concat();
         all.extend(services.into_iter().flatten());
         Some(all)
+    }
+
+    /// Whether nothing but elements of sets differs.
+    fn has_chains_of(&self, other: &Self) -> bool {
+        // Without `..`: a field that is missing here does not compile.
+        let Self {
+            bridge,
+            subnet,
+            apis: _,
+            port_range,
+            machines: _,
+            clients,
+            workers: _,
+            resolvers: _,
+            forwards: _,
+            senders: _,
+            services,
+        } = self;
+        let services_subnet = |it: &Option<ServiceRules>| it.as_ref().map(|it| it.subnet);
+        *bridge == other.bridge
+            && *subnet == other.subnet
+            && *port_range == other.port_range
+            && *clients == other.clients
+            && services_subnet(services) == services_subnet(&other.services)
     }
 
     fn forwards(&self, of: Transport) -> impl Iterator<Item = Element> {
@@ -208,26 +222,24 @@ table ip {table} {{
     }
 }
 
-/// These rules, if they differ from the others in elements only.
-fn comparable(own: Option<&ServiceRules>, before: Option<&ServiceRules>) -> Option<ServiceRules> {
-    match (own, before) {
-        (Some(own), Some(before)) if own.subnet == before.subnet => Some(own.clone()),
-        (_, before) => before.cloned(),
-    }
-}
-
 /// What is closed is closed first. An element of the map is deleted before one of the same key is added.
 fn service_changes(own: &ServiceRules, before: &ServiceRules) -> Vec<Change> {
-    let (new, old) = own.slots_beside(before);
-    let slots = |slots: &[SlotElement]| -> BTreeSet<Element> {
-        slots.iter().copied().map(Element::Slot).collect()
+    let (opened, closed) = own.needs_beside(before);
+    let changed = |needs: BTreeSet<(Ipv4Addr, Ipv4Addr)>, add| -> Vec<Change> {
+        let elements = needs.into_iter().map(|(from, to)| Element::Need(from, to));
+        elements.map(|element| Change { add, element }).collect()
+    };
+    let (new, old) = own.beside(before);
+    let slots = |maps: &[&ServiceMap]| -> BTreeSet<Element> {
+        let elements = maps.iter().flat_map(|map| &map.elements);
+        elements.copied().map(Element::Slot).collect()
     };
     let (new, old) = (slots(&new), slots(&old));
     let all = [
-        difference(before.elements_of_needs(), own.elements_of_needs(), false),
+        changed(closed, false),
         difference(old.iter().copied(), new.iter().copied(), false),
         difference(new.iter().copied(), old.iter().copied(), true),
-        difference(own.elements_of_needs(), before.elements_of_needs(), true),
+        changed(opened, true),
     ];
     all.concat()
 }

@@ -3,6 +3,8 @@
 //! A service's address has [`SLOTS`] elements in one map for each port, shared out to the endpoints by their weights. The kernel
 //! draws one for each new connection, so that its cost does not grow with the number of services or endpoints.
 
+mod maps;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddrV4},
@@ -12,10 +14,14 @@ use std::{
 use tucano_api::{
     agent::DesiredProcess,
     ids::{PortName, ProcessId, ServiceName},
-    names::{NamedEndpoint, NamedService, Names, ServiceSubnet},
+    names::{NamedEndpoint, NamedPort, NamedService, Names, ServiceSubnet},
 };
 
+pub(super) use self::maps::Maps;
 use super::addresses::Transport;
+
+/// Process → address of a service that it needs.
+type Needs = BTreeSet<(Ipv4Addr, Ipv4Addr)>;
 
 /// Elements of each port of an address. An address has as many endpoints at most; of more, each node uses others.
 pub(super) const SLOTS: u32 = 64;
@@ -30,16 +36,25 @@ pub(super) struct SlotElement {
     pub(super) to: SocketAddrV4,
 }
 
-/// The elements of each service. Unchanged ones are shared with earlier rules.
-pub(super) type Maps = BTreeMap<ServiceName, Arc<Vec<SlotElement>>>;
+/// A process that answers: the protocol, the service's address and port, and its own.
+pub(super) type Answering = (Transport, SocketAddrV4, SocketAddrV4);
+
+/// Where a service is reached from this node.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct ServiceMap {
+    /// Where new connections go.
+    pub(super) elements: Vec<SlotElement>,
+    /// All that answer, also those that get no new connection from this node: connections to them stay.
+    pub(super) answering: BTreeSet<Answering>,
+}
 
 /// The part of the rules that connects services.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServiceRules {
     /// The network of services' addresses: what is not needed there is closed.
     pub(super) subnet: ServiceSubnet,
-    /// Process → address of a service that it needs.
-    pub(super) needs: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
+    /// Who may reach which service. Shared with earlier rules while it is the same.
+    pub(super) needs: Arc<Needs>,
     pub(super) maps: Maps,
 }
 
@@ -51,6 +66,7 @@ pub(super) struct Services {
     named: BTreeMap<ServiceName, Arc<NamedService>>,
     processes: BTreeMap<Ipv4Addr, LocalProcess>,
     maps: Maps,
+    needs: Arc<Needs>,
     /// Nodes whose endpoints are used only where a service has no others.
     silent: BTreeSet<Ipv4Addr>,
     /// Differs between nodes.
@@ -65,6 +81,46 @@ struct LocalProcess {
     needs: BTreeSet<ServiceName>,
     /// Its ports, by their names.
     ports: BTreeMap<PortName, u16>,
+}
+
+/// Where an endpoint answers on a port.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    to: SocketAddrV4,
+    weight: u32,
+    /// Whether it is on this node.
+    is_local: bool,
+    /// Whether it gets no new connections.
+    is_leaving: bool,
+}
+
+impl ServiceMap {
+    /// What answers at a port of an address: all of the targets, or only this node's where the nearest are wanted and any is here.
+    fn add(
+        &mut self,
+        nearest: bool,
+        address: Ipv4Addr,
+        port: &NamedPort,
+        targets: Vec<Target>,
+        seed: u32,
+    ) {
+        let transport = port.protocol.into();
+        let at = SocketAddrV4::new(address, port.port);
+        let answering = targets.iter().map(|target| (transport, at, target.to));
+        self.answering.extend(answering);
+        let staying = targets.iter().filter(|it| !it.is_leaving);
+        let only_local = nearest && staying.clone().any(|target| target.is_local);
+        let chosen = staying.filter(|it| it.is_local || !only_local);
+        let shares = shares(chosen.map(|it| (it.to, it.weight)).collect(), seed);
+        let elements = shares.into_iter().zip(0..).map(|(to, number)| SlotElement {
+            number,
+            address,
+            transport,
+            port: port.port,
+            to,
+        });
+        self.elements.extend(elements);
+    }
 }
 
 impl Services {
@@ -96,10 +152,11 @@ impl Services {
 
     /// Takes what has changed.
     pub(super) fn learn(&mut self, names: Names) {
+        let mut is_moved = names.whole || !names.gone.is_empty();
         if names.whole {
             let kept: BTreeSet<_> = names.services.iter().map(|it| it.service.clone()).collect();
             self.named.retain(|name, _| kept.contains(name));
-            self.maps.retain(|name, _| kept.contains(name));
+            self.maps.retain(|name| kept.contains(name));
         }
         for name in names.gone {
             self.named.remove(&name);
@@ -111,8 +168,12 @@ impl Services {
             if known.is_some_and(|known| **known == service) {
                 continue;
             }
+            is_moved |= !known.is_some_and(|known| addresses(known).eq(addresses(&service)));
             self.named.insert(name.clone(), Arc::new(service));
             self.map(&name);
+        }
+        if is_moved {
+            self.update_needs();
         }
         self.version = Some(names.version);
     }
@@ -130,13 +191,15 @@ impl Services {
             return;
         }
         self.processes.insert(ip, local);
-        self.map(&config.name.clone());
+        self.map(&config.name);
+        self.update_needs();
     }
 
     /// The address has no process any more.
     pub(super) fn remove_process(&mut self, ip: Ipv4Addr) {
         if let Some(process) = self.processes.remove(&ip) {
             self.map(&process.service);
+            self.update_needs();
         }
     }
 
@@ -188,30 +251,35 @@ impl Services {
 
     /// The rules; `None` while the network of services is not known.
     pub(super) fn rules(&self) -> Option<ServiceRules> {
+        Some(ServiceRules {
+            subnet: self.subnet?,
+            needs: Arc::clone(&self.needs),
+            maps: self.maps.clone(),
+        })
+    }
+
+    /// After a change of processes or addresses. Endpoints are no matter of it.
+    fn update_needs(&mut self) {
         let pairs = self.processes.iter().flat_map(|(ip, process)| {
             let needed = process.needs.iter().filter_map(|it| self.named.get(it));
             needed.flat_map(|service| addresses(service).map(|to| (*ip, to)))
         });
-        Some(ServiceRules {
-            subnet: self.subnet?,
-            needs: pairs.collect(),
-            maps: self.maps.clone(),
-        })
+        self.needs = Arc::new(pairs.collect());
     }
 
     fn map(&mut self, name: &ServiceName) {
         let Some(service) = self.named.get(name) else {
             return;
         };
-        let elements = self.elements(service);
-        self.maps.insert(name.clone(), Arc::new(elements));
+        let map = self.map_of(service);
+        self.maps.insert(name.clone(), map);
     }
 
-    fn elements(&self, service: &NamedService) -> Vec<SlotElement> {
+    fn map_of(&self, service: &NamedService) -> ServiceMap {
         let slots = service.slots.iter().zip(1..);
         let slots = slots.map(|(address, slot)| (*address, Some(slot)));
         let own = [(service.address, None)];
-        let mut elements = Vec::new();
+        let mut map = ServiceMap::default();
         for (address, slot) in own.into_iter().chain(slots) {
             let of_slot = |it: &&NamedEndpoint| slot.is_none() || it.slot == slot;
             let all = service.endpoints.iter().filter(of_slot);
@@ -222,22 +290,23 @@ impl Services {
             } else {
                 answering
             };
+            let leaving = service.leaving.iter().filter(of_slot);
+            let leaving = leaving.filter(|it| !self.is_silent(it));
             for (index, port) in service.ports.iter().enumerate() {
-                let weighted = endpoints.iter().filter_map(|endpoint| {
-                    let to = self.target(service, endpoint, index)?;
-                    Some((to, endpoint.weight))
+                let target = |it: &NamedEndpoint| self.target(service, it, index);
+                let staying = endpoints.iter().filter_map(|it| target(it));
+                let leaving = leaving.clone().filter_map(|it| {
+                    let is_leaving = true;
+                    Some(Target {
+                        is_leaving,
+                        ..target(it)?
+                    })
                 });
-                let shares = shares(weighted.collect(), self.seed);
-                elements.extend(shares.into_iter().zip(0..).map(|(to, number)| SlotElement {
-                    number,
-                    address,
-                    transport: port.protocol.into(),
-                    port: port.port,
-                    to,
-                }));
+                let targets = staying.chain(leaving).collect();
+                map.add(service.nearest, address, port, targets, self.seed);
             }
         }
-        elements
+        map
     }
 
     fn is_silent(&self, endpoint: &NamedEndpoint) -> bool {
@@ -252,38 +321,52 @@ impl Services {
         service: &NamedService,
         endpoint: &NamedEndpoint,
         index: usize,
-    ) -> Option<SocketAddrV4> {
+    ) -> Option<Target> {
         let mut local = self.processes.iter();
-        if let Some((ip, process)) = local.find(|(_, it)| it.id == endpoint.process) {
-            let port = process.ports.get(&service.ports[index].name)?;
-            return Some(SocketAddrV4::new(*ip, *port));
-        }
-        let port = endpoint.address(index)?.port();
-        Some(SocketAddrV4::new(endpoint.node_address()?, port))
+        let local = local.find(|(_, it)| it.id == endpoint.process);
+        let to = match local {
+            Some((ip, process)) => {
+                let port = process.ports.get(&service.ports[index].name)?;
+                SocketAddrV4::new(*ip, *port)
+            }
+            None => {
+                let port = endpoint.address(index)?.port();
+                SocketAddrV4::new(endpoint.node_address()?, port)
+            }
+        };
+        Some(Target {
+            to,
+            weight: endpoint.weight,
+            is_local: local.is_some(),
+            is_leaving: false,
+        })
     }
 }
 
 impl ServiceRules {
     pub(super) fn slots(&self) -> impl Iterator<Item = SlotElement> {
-        self.maps
-            .values()
-            .flat_map(|elements| elements.iter().copied())
+        self.maps.all().flat_map(|map| map.elements.iter().copied())
     }
 
-    /// The elements of services that differ.
-    pub(super) fn slots_beside(&self, other: &Self) -> (Vec<SlotElement>, Vec<SlotElement>) {
-        let mut both = (Vec::new(), Vec::new());
-        let names: BTreeSet<_> = self.maps.keys().chain(other.maps.keys()).collect();
-        for name in names {
-            let (own, others) = (self.maps.get(name), other.maps.get(name));
-            let same = own.zip(others).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
-            if !same {
-                both.0.extend(own.iter().flat_map(|it| it.iter().copied()));
-                both.1
-                    .extend(others.iter().flat_map(|it| it.iter().copied()));
-            }
+    /// The services that differ, as they are here, and as they are in the other rules.
+    pub(super) fn beside<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> (Vec<&'a ServiceMap>, Vec<&'a ServiceMap>) {
+        let (own, others) = (&self.maps, &other.maps);
+        (own.beside(others).collect(), others.beside(own).collect())
+    }
+
+    /// Who may reach what only by these rules, and what only by the others.
+    pub(super) fn needs_beside(&self, other: &Self) -> (Needs, Needs) {
+        if Arc::ptr_eq(&self.needs, &other.needs) {
+            return (Needs::new(), Needs::new());
         }
-        both
+        let only = |own: &Needs, others: &Needs| own.difference(others).copied().collect();
+        (
+            only(&self.needs, &other.needs),
+            only(&other.needs, &self.needs),
+        )
     }
 }
 

@@ -9,6 +9,7 @@ fn process() -> DesiredProcess {
     DesiredProcess {
         address: None,
         kept: Default::default(),
+        devices: Vec::new(),
         id: "a-1".parse().unwrap(),
         revision: Revision(1),
         image: Digest::sha256(&"0".repeat(64)).unwrap(),

@@ -21,19 +21,6 @@ fn services_come_after_those_that_they_need() {
 }
 
 #[test]
-fn short_names_of_images_are_dockers() {
-    for (image, full) in [
-        ("postgres:16", Some("docker.io/library/postgres:16")),
-        ("grafana/grafana:11", Some("docker.io/grafana/grafana:11")),
-        ("ghcr.io/a/b:1", None),
-        ("localhost/a:1", None),
-        ("sha256:00", None),
-    ] {
-        assert_eq!(full_name(image).as_deref(), full, "{image}");
-    }
-}
-
-#[test]
 fn a_directory_of_configurations_is_an_application_in_the_order_of_needs() {
     let root = tempfile::tempdir().unwrap();
     let shop = root.path().join("My_Shop");
@@ -49,16 +36,11 @@ fn a_directory_of_configurations_is_an_application_in_the_order_of_needs() {
     );
     let application = of_directory(&shop).unwrap().unwrap();
     assert_eq!(application.name.as_str(), "my-shop");
-    let all: Vec<_> = application
-        .services
-        .iter()
-        .map(|it| {
-            (
-                it.config.name.as_str(),
-                it.config.app.as_ref().unwrap().as_str(),
-            )
-        })
-        .collect();
+    let all = application.members.iter().map(|it| {
+        let config = &it.source.config;
+        (config.name.as_str(), config.app.as_ref().unwrap().as_str())
+    });
+    let all: Vec<_> = all.collect();
     assert_eq!(all, [("db", "other"), ("web", "my-shop")]);
     write(
         "c.toml",

@@ -5,10 +5,29 @@ use std::collections::BTreeSet;
 use super::{
     super::{
         words,
-        yaml::{Node, Value},
+        yaml::{Entry, Node, Value},
     },
     After, Builder,
 };
+
+/// The condition of a service that is to end before another one starts.
+const COMPLETED: &str = "service_completed_successfully";
+/// The mode of a service that ends.
+const REPLICATED_JOB: &str = "replicated-job";
+
+/// The services, by their keys, that end: others wait for that, or they say so.
+pub(in crate::compose) fn jobs(services: &[&Entry]) -> BTreeSet<String> {
+    let text = |node: &Node, key: &str| node.get(key).and_then(Node::text).map(str::to_owned);
+    let depends = services.iter().filter_map(|it| it.node.get("depends_on"));
+    let entries = depends.flat_map(Node::entries);
+    let awaited = entries.filter(|it| text(&it.node, "condition").as_deref() == Some(COMPLETED));
+    let own = services.iter().filter(|it| {
+        let deploy = it.node.get("deploy");
+        deploy.and_then(|it| text(it, "mode")).as_deref() == Some(REPLICATED_JOB)
+    });
+    let own = own.map(|it| it.key.clone());
+    awaited.map(|it| it.key.clone()).chain(own).collect()
+}
 
 pub(super) fn depends_on(builder: &mut Builder<'_>, line: usize, node: &Node) {
     match &node.value {
@@ -16,39 +35,34 @@ pub(super) fn depends_on(builder: &mut Builder<'_>, line: usize, node: &Node) {
             for entry in entries {
                 let condition = entry.node.get("condition").and_then(Node::text);
                 let required = entry.node.get("required").and_then(Node::text);
-                if condition == Some("service_completed_successfully") {
-                    builder.refuse(
-                        entry.line,
-                        "depends_on",
-                        format!("{} is to end before this one starts: services that end are not run here yet", entry.key),
-                    );
-                    continue;
-                }
                 if entry.node.get("restart").and_then(Node::text) == Some("true") {
                     let message =
                         "`restart` has no effect: a service goes on when another one is replaced";
                     builder.note(entry.line, "depends_on", message);
                 }
-                comes_after(builder, entry.line, &entry.key, required != Some("false"));
+                let kind = After {
+                    name: builder.name.clone(),
+                    line: entry.line,
+                    is_required: required != Some("false"),
+                    is_completed: condition == Some(COMPLETED),
+                };
+                comes_after(builder, &entry.key, kind);
             }
         }
         _ => {
             let names = builder.take(line, "depends_on", words::texts(node));
             for name in names.into_iter().flatten() {
-                comes_after(builder, line, &name, true);
+                let kind = After::started(builder, line);
+                comes_after(builder, &name, kind);
             }
         }
     }
 }
 
-fn comes_after(builder: &mut Builder<'_>, line: usize, name: &str, is_required: bool) {
+fn comes_after(builder: &mut Builder<'_>, name: &str, after: After) {
     match words::name(name).parse() {
-        Ok(name) => builder.after.push(After {
-            name,
-            line,
-            is_required,
-        }),
-        Err(error) => builder.refuse(line, "depends_on", format!("{error}")),
+        Ok(name) => builder.after.push(After { name, ..after }),
+        Err(error) => builder.refuse(after.line, "depends_on", format!("{error}")),
     }
 }
 
@@ -60,7 +74,8 @@ pub(super) fn links(builder: &mut Builder<'_>, line: usize, node: &Node) {
             let message = format!("a service has one name: use {name} in place of {alias}");
             builder.refuse(line, "links", message);
         }
-        comes_after(builder, line, name, true);
+        let kind = After::started(builder, line);
+        comes_after(builder, name, kind);
     }
 }
 

@@ -13,11 +13,13 @@ use tucano_api::{
     ids::ProcessId,
     jobs::{Attempt, AttemptEnd, MAX_ATTEMPTS, Run},
     reasons::PendingReason,
+    service::AssignedDevice,
     state::NodeCondition,
 };
 
 use super::runs;
 use crate::{
+    devices::{self, Holders},
     lifecycle,
     model::{CrashHistory, ProcessRecord, RevisionRecord},
     placement,
@@ -91,7 +93,8 @@ pub(super) fn start(state: &mut State, run: &mut Run) -> Option<PendingReason> {
             let all: Vec<usize> = (0..state.nodes.len()).collect();
             return Some(placement::why_not(state, &rules, &all, 0));
         };
-        let process = place(state, run, &revision, node);
+        let devices = devices::allot(state, node, &config, Holders::All).unwrap_or_default();
+        let process = place(state, run, &revision, node, devices);
         run.attempts.push(Attempt {
             process,
             task,
@@ -217,7 +220,13 @@ fn spread(state: &State, run: &Run) -> Vec<u32> {
     counts
 }
 
-fn place(state: &mut State, run: &Run, revision: &RevisionRecord, node: usize) -> ProcessId {
+fn place(
+    state: &mut State,
+    run: &Run,
+    revision: &RevisionRecord,
+    node: usize,
+    devices: Vec<AssignedDevice>,
+) -> ProcessId {
     state.counters.last_process = state.counters.last_process.saturating_add(1);
     let number = state.counters.last_process;
     let worker = state.nodes[node].record.name.clone();
@@ -232,6 +241,7 @@ fn place(state: &mut State, run: &Run, revision: &RevisionRecord, node: usize) -
             draining_since: None,
             crashes: CrashHistory::default(),
             run: Some(run.number),
+            devices,
         },
         node,
         reserved: Resources::of(&revision.config),

@@ -2,7 +2,7 @@
 
 use tucano_api::{
     ids::ServiceName,
-    jobs::{Outcome, Trigger},
+    jobs::{Outcome, Run, Trigger},
 };
 
 use super::runs;
@@ -30,6 +30,15 @@ pub(crate) fn obstacle(
         .filter(|run| run.is_active() && run.trigger == Trigger::Request);
     (requested.count() >= MAX_REQUESTED)
         .then(|| format!("{MAX_REQUESTED} runs of {name} have not ended: wait, or stop some"))
+}
+
+/// The newest run of a job's present revision, of its own command, that has succeeded or has not ended.
+pub(crate) fn of_revision(state: &State, name: &ServiceName) -> Option<u64> {
+    let revision = state.services.get(name)?.current().revision;
+    let mut runs = state.jobs.get(name)?.runs.values().rev();
+    let counts = |run: &&Run| run.is_active() || run.outcome == Some(Outcome::Succeeded);
+    let found = runs.find(|run| run.revision == revision && run.command.is_none() && counts(run));
+    found.map(|run| run.number)
 }
 
 /// The number that the next run of a service gets.

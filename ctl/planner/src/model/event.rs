@@ -33,6 +33,16 @@ pub enum Event {
         /// Its manifests by architecture; empty where `image` is for all workers.
         platforms: Platforms,
     },
+    /// Services were deployed together, as an application: all of them in one step, so that they may need each other.
+    ServicesConfigured {
+        /// The services, each of which is named once.
+        services: Vec<Configured>,
+    },
+    /// Somebody has all processes of a service replaced by new ones of the same revision.
+    ServiceRestarted {
+        /// Its name.
+        name: ServiceName,
+    },
     /// A service was removed.
     ServiceRemoved {
         /// Its name.
@@ -134,6 +144,17 @@ pub enum Event {
     Adopt,
     /// Time passed.
     Tick,
+}
+
+/// A service as it is deployed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Configured {
+    /// Its configuration.
+    pub config: Box<ServiceConfig>,
+    /// Digest of its image's manifest.
+    pub image: Digest,
+    /// Its manifests by architecture; empty where `image` is for all workers.
+    pub platforms: Platforms,
 }
 
 /// Which backup a volume is to have the content of, and where.

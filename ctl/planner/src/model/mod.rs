@@ -4,7 +4,7 @@ mod event;
 mod record;
 mod settings;
 
-pub use event::{Action, Event, NamesUpdate, Restoration};
+pub use event::{Action, Configured, Event, NamesUpdate, Restoration};
 pub use record::{
     BackupFailure, BackupRecord, Counters, CrashHistory, Fill, FillFrom, FillStage, Hold,
     HookRecord, Identity, JobRecord, Load, NodeRecord, Platforms, ProcessRecord, Record,

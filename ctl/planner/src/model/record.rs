@@ -9,7 +9,7 @@ use tucano_api::{
     },
     jobs::Run,
     secrets::SecretVersion,
-    service::ServiceConfig,
+    service::{AssignedDevice, ServiceConfig},
     state::{HoldCause, NodeCondition},
     units::{Bytes, Timestamp},
     volumes,
@@ -68,6 +68,9 @@ pub struct ServiceRecord {
     /// Processes of this revision or a later one are current: only concurrency and routes have changed since then. Ones of
     /// earlier revisions become current where their agents can change them as they run, and are replaced elsewhere.
     pub compatible_from: Revision,
+    /// Processes with a smaller number are old: they were there when somebody had them replaced.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub replaced_below: u64,
     /// Revisions that are not in force: the one to come, and earlier ones of which something still runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<RevisionRecord>,
@@ -86,6 +89,22 @@ pub struct ServiceRecord {
     /// Whether its first process waits for other services.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub awaits_start: bool,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl ServiceRecord {
+    /// Whether a process runs what the current revision configures, in as far as it concerns processes, and is not to be replaced.
+    pub fn is_current(&self, process: &ProcessRecord) -> bool {
+        process.revision >= self.compatible_from && !self.is_to_be_replaced(process)
+    }
+
+    /// Whether it was there when somebody had the processes replaced.
+    pub fn is_to_be_replaced(&self, process: &ProcessRecord) -> bool {
+        process.id.number() < self.replaced_below
+    }
 }
 
 /// The manifest of an image for each architecture that it runs on, in OCI (Go) terms, such as `amd64`.
@@ -207,6 +226,9 @@ pub struct ProcessRecord {
     /// The number of its service's run that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<u64>,
+    /// The devices that are its own until it is gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<AssignedDevice>,
 }
 
 /// The runs of a service, all together.

@@ -2,6 +2,7 @@ use tucano_api::{ids::NodeName, reasons::PendingReason, service::ServiceConfig};
 
 use super::survey::Survey;
 use crate::{
+    devices::{self, Holders},
     placement,
     rules::Rules,
     state::{Resources, State},
@@ -46,13 +47,13 @@ pub(super) fn plan(state: &State, config: &ServiceConfig, slot: u32, survey: &Su
     }
 }
 
-/// Why a slot cannot have a process of this configuration on a node, once `freed` is free there.
+/// Why a slot cannot have a process of this configuration on a node, once these processes are gone from there.
 pub(super) fn obstacle(
     state: &State,
     config: &ServiceConfig,
     slot: u32,
     index: usize,
-    freed: Resources,
+    gone: &[u64],
 ) -> Option<PendingReason> {
     let node = &state.nodes[index];
     if let Some(away) = away(state, config, slot, &node.record.name) {
@@ -78,8 +79,10 @@ pub(super) fn obstacle(
     let needed = volumes::needed(state, config, slot);
     let room = volumes::room(state, node);
     let has_room = room.is_some_and(|room| needed == 0 || needed <= room);
+    let freed = state.processes(gone).map(|process| process.reserved).sum();
     let has_memory = Resources::of(config).fits_in(node.unreserved().plus(freed));
-    (!has_room || !has_memory).then(|| why_not(needed))
+    let has_devices = devices::fit(state, index, config, Holders::Staying(gone), 1);
+    (!has_room || !has_memory || !has_devices).then(|| why_not(needed))
 }
 
 /// Whether some worker could have one of these slots as a new one, were it not for memory.
@@ -110,12 +113,14 @@ fn plan_on(
             None => Plan::wait(PendingReason::NoneAlive),
         };
     };
-    let reason = obstacle(state, config, slot, index, Resources::default())
+    let reason = obstacle(state, config, slot, index, &[])
         .or_else(|| survey.taken_by(state, slot))
         .or_else(|| {
             let node = &state.nodes[index];
             let free = node.unreserved().minus(node.stopping());
-            (!Resources::of(config).fits_in(free)).then_some(PendingReason::Stopping)
+            let has_devices = devices::fit(state, index, config, Holders::All, 1);
+            let fits = Resources::of(config).fits_in(free) && has_devices;
+            (!fits).then_some(PendingReason::Stopping)
         });
     match reason {
         None => Plan::Start(index),
@@ -152,7 +157,9 @@ fn plan_new(state: &State, config: &ServiceConfig, slot: u32) -> Plan {
     let could_have = |index: &usize| {
         let node = &state.nodes[*index];
         let may = node.can_run(config) && rules.admits(state, *index);
-        may && fits(index) && Resources::of(config).fits_in(node.unclaimed())
+        may && fits(index)
+            && Resources::of(config).fits_in(node.unclaimed())
+            && devices::fit(state, *index, config, Holders::Staying(&[]), 1)
     };
     let could = (0..state.nodes.len()).filter(could_have);
     let others: Vec<Option<PendingReason>> = could.map(|index| other(&index)).collect();

@@ -148,7 +148,8 @@ impl<'a> Survey<'a> {
                 node: process.record.node.clone(),
             };
         }
-        let obstacle = plan::obstacle(state, config, slot, process.node, process.reserved);
+        let gone = [process.record.id.number()];
+        let obstacle = plan::obstacle(state, config, slot, process.node, &gone);
         obstacle.unwrap_or_else(rolling)
     }
 

@@ -3,12 +3,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use tucano_api::{
     agent::{DesiredProcess, NodeReport, ProcessReport},
     ids::{Epoch, Generation, ServiceName},
-    service::{ServiceConfig, is_at_or_below},
+    service::{AssignedDevice, ServiceConfig, is_at_or_below},
     state::NodeCondition,
     units::{Span, Timestamp},
 };
 
 use super::{Resources, duplicates::DuplicateAgents, load::Load};
+use crate::devices;
 use crate::model::{NodeRecord, ProcessRecord, SetVersion, Worker};
 
 /// A worker of the topology.
@@ -62,6 +63,8 @@ pub(crate) struct Undesired {
     /// What it may use.
     pub(crate) reserved: Resources,
     pub(crate) slot: Slot,
+    /// The devices that nobody else may have until then.
+    pub(crate) devices: Vec<AssignedDevice>,
 }
 
 /// The slot of a process that is not desired.
@@ -227,9 +230,21 @@ impl Node {
         })
     }
 
+    /// Whether it gives containers all device nodes of this configuration.
+    pub(crate) fn has_device_nodes(&self, config: &ServiceConfig) -> bool {
+        self.report.as_ref().is_some_and(|report| {
+            let mut nodes = config.device_nodes();
+            nodes.all(|path| report.device_paths.iter().any(|it| it == path))
+        })
+    }
+
     /// Whether processes of this configuration can be placed on it, as far as its agent is concerned.
     pub(crate) fn can_run(&self, config: &ServiceConfig) -> bool {
-        self.is_usable() && self.knows_keys(config) && self.has_host_paths(config)
+        self.is_usable()
+            && self.knows_keys(config)
+            && self.has_host_paths(config)
+            && self.has_device_nodes(config)
+            && devices::has_all(self, config)
     }
 
     /// What processes may use which are no longer desired.

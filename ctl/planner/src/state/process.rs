@@ -118,5 +118,6 @@ pub(crate) fn unreported(record: &ProcessRecord) -> ProcessReport {
         listening: None,
         disk_used: None,
         last_lines: Vec::new(),
+        devices: record.devices.clone(),
     }
 }

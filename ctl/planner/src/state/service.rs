@@ -64,9 +64,9 @@ impl Service {
         revisions.find(|record| record.revision == revision)
     }
 
-    /// Whether a process runs what the current revision configures, in as far as it concerns processes.
+    /// Whether a process runs what the current revision configures, in as far as it concerns processes, and is not to be replaced.
     pub(crate) fn is_current(&self, process: &Process) -> bool {
-        process.record.revision >= self.record.compatible_from
+        self.record.is_current(&process.record)
     }
 
     /// Changes the concurrency, which belongs to no revision.

@@ -100,7 +100,7 @@ fn target_obstacle(
     if let Some(obstacle) = targets::cannot_run(state, node, config) {
         return Some(obstacle);
     }
-    targets::no_memory(node, config)
+    targets::no_memory(node, config).or_else(|| targets::no_devices(state, node, config))
 }
 
 fn old_agent(node: &NodeName) -> String {

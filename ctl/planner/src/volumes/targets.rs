@@ -7,6 +7,7 @@ use tucano_api::{
 
 use super::{absence, room};
 use crate::{
+    devices::{self, Holders},
     messages::bytes,
     placement,
     rules::Rules,
@@ -71,6 +72,18 @@ pub(super) fn no_memory(node: &Node, config: &ServiceConfig) -> Option<String> {
     }
     (free.millicpus < needed.millicpus).then(|| {
         format!("{to} has too few CPUs left to reserve for a process of service {service}")
+    })
+}
+
+/// Why a process would not have its devices on a worker.
+pub(super) fn no_devices(state: &State, node: &Node, config: &ServiceConfig) -> Option<String> {
+    let index = *state.node_index.get(&node.record.name)?;
+    let staying = Holders::Staying(&[]);
+    (!devices::fit(state, index, config, staying, 1)).then(|| {
+        let lacking = devices::shortage(state, node, config);
+        let lacking = lacking.map_or_else(String::new, |it| format!(" ({it})"));
+        let (to, service) = (&node.record.name, &config.name);
+        format!("{to} has not the devices free that a process of service {service} has{lacking}")
     })
 }
 

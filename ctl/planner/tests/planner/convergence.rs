@@ -67,6 +67,11 @@ fn check_services(sim: &Sim) {
         if is_held_back(&view) {
             continue;
         }
+        if view.active.healthy == view.wanted() {
+            let mut all = view.active.processes.iter();
+            let left = all.find(|it| sim.restarted.contains(&it.report.id));
+            assert!(left.is_none(), "was to be replaced: {left:?}");
+        }
         if !view.configured.config.volume.is_empty() {
             check_slots(sim, &view);
             continue;
@@ -119,6 +124,7 @@ fn is_rule(reason: &PendingReason) -> bool {
             | PendingReason::NotWith { .. }
             | PendingReason::NotApart { .. }
             | PendingReason::NoCpus { .. }
+            | PendingReason::NoDevices { .. }
             | PendingReason::NoMemoryOrCpus { .. }
             | PendingReason::StartsAfter { .. }
     )
@@ -127,7 +133,8 @@ fn is_rule(reason: &PendingReason) -> bool {
 fn any_rules(sim: &Sim) -> bool {
     let services = sim.cluster().services();
     let mut configs = services.iter().map(|it| &it.configured.config);
-    configs.any(|it| !it.placement.is_default() || it.cpus_reserved.is_some())
+    configs
+        .any(|it| !it.placement.is_default() || it.cpus_reserved.is_some() || it.has_own_devices())
 }
 
 /// Every process is where it may be, and there is one on each worker where that is wanted.
@@ -189,7 +196,9 @@ fn check_slots(sim: &Sim, view: &ServiceView) {
     }
     for pending in &view.active.pending {
         let allowed = match pending.cause.as_ref().unwrap() {
-            PendingReason::NoVolumeRoom { .. } | PendingReason::UnknownKeys { .. } => true,
+            PendingReason::NoVolumeRoom { .. }
+            | PendingReason::NoDevices { .. }
+            | PendingReason::UnknownKeys { .. } => true,
             PendingReason::NoMemory { .. } | PendingReason::Stopping => memory_is_scarce(sim),
             // Others are in the way.
             PendingReason::Rolling { .. } => view.active.pending.len() > 1,

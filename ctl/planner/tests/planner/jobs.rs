@@ -70,6 +70,53 @@ fn a_run_ends_with_its_process_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn its_processes_are_shown_as_long_as_they_exist() {
+    let mut sim = Sim::new(2);
+    sim.deploy(job("j"));
+    let number = request(&mut sim, "j", None);
+    let run = until_started(&mut sim, "j", number);
+    let active = sim.service("j").active;
+    assert!(active.processes.is_empty() && active.healthy == 0);
+    let [shown] = &active.runs[..] else {
+        panic!("{:?}", active.runs);
+    };
+    assert_eq!((shown.run, &shown.trigger), (number, &Trigger::Request));
+    assert_eq!(shown.process.report.id, run.attempts[0].process);
+    assert_eq!(shown.process.node, run.attempts[0].node);
+    sim.event(Event::RunStopped {
+        service: name("j"),
+        number,
+    });
+    until_ended(&mut sim, "j", number);
+    assert_eq!(sim.service("j").active.runs, []);
+}
+
+#[test]
+fn one_for_a_revision_is_one_that_has_succeeded_or_goes_on() {
+    let mut sim = Sim::new(2);
+    let of_revision = |sim: &Sim| sim.cluster().run_of_revision(&name("j"));
+    sim.deploy(job("j"));
+    assert_eq!(of_revision(&sim), None);
+    let command = request(&mut sim, "j", Some(&["other"]));
+    until_ended(&mut sim, "j", command);
+    assert_eq!(of_revision(&sim), None, "another command is not the job's");
+    sim.workloads.crashing.insert(image(1));
+    let failed = request(&mut sim, "j", None);
+    assert_eq!(of_revision(&sim), Some(failed), "it goes on");
+    until_ended(&mut sim, "j", failed);
+    assert_eq!(of_revision(&sim), None, "it has failed");
+    sim.workloads.crashing.clear();
+    let succeeded = request(&mut sim, "j", None);
+    until_ended(&mut sim, "j", succeeded);
+    assert_eq!(of_revision(&sim), Some(succeeded));
+    sim.restart_controller();
+    sim.run(Span::secs(5));
+    assert_eq!(of_revision(&sim), Some(succeeded));
+    sim.deploy_image(job("j"), 2);
+    assert_eq!(of_revision(&sim), None, "another revision");
+}
+
+#[test]
 fn what_fails_is_retried_with_pauses_and_no_more_often_than_said() {
     let mut sim = Sim::new(2);
     sim.workloads.crashing.insert(image(1));

@@ -86,6 +86,7 @@ impl Large {
                 listening: None,
                 disk_used: None,
                 last_lines: Vec::new(),
+                devices: Vec::new(),
             });
         NodeReport {
             node: Some(node.clone()),
@@ -108,6 +109,8 @@ impl Large {
             },
             apis: None,
             notes: Vec::new(),
+            devices: Default::default(),
+            device_paths: Vec::new(),
             processes: healthy.collect(),
         }
     }

@@ -13,6 +13,7 @@
 mod alerts;
 mod backups;
 mod convergence;
+mod devices;
 mod drains;
 mod duplicates;
 mod hooks;

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use tucano_api::{service::ServiceConfig, units::Span};
-use tucano_planner::{Action, Event, Settings};
+use tucano_api::{ids::ProcessId, service::ServiceConfig, units::Span};
+use tucano_planner::{Action, Configured, Event, Settings};
 
 use tucano_simulator::{
     Options, Sim, config, image, name, new_disk, node, settings, with_volumes, workers,
@@ -88,6 +88,24 @@ fn an_address_is_given_again_only_after_every_other_one() {
     assert!(refused.contains("10.9.0.0/28 has 1 left"), "{refused}");
     sim.deploy(config("last", 1));
     assert_eq!(addresses(&sim)["last"], [first]);
+}
+
+#[test]
+fn nodes_are_told_whether_the_nearest_process_is_wanted() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("db", 2));
+    let pids = sim.ids("db");
+    let is_nearest = |sim: &Sim| {
+        let names = sim.cluster().names();
+        names.services[&name("db")].as_ref().unwrap().nearest
+    };
+    assert!(!is_nearest(&sim));
+    sim.serve(ServiceConfig {
+        nearest: true,
+        ..config("db", 2)
+    });
+    assert!(is_nearest(&sim));
+    assert_eq!(sim.ids("db"), pids, "nothing is replaced");
 }
 
 #[test]
@@ -188,4 +206,85 @@ fn services_that_are_needed_are_known_and_stay() {
     sim.deploy(starting_after("a", &["b"]));
     let circle = sim.cluster().names_obstacle(&starting_after("web", &["a"]));
     assert!(circle.unwrap().contains("wait for itself"));
+}
+
+#[test]
+fn services_that_need_each_other_are_configured_in_one_step() {
+    let mut sim = Sim::new(2);
+    let services: Vec<Configured> = [
+        needing("web", &["api", "db"]),
+        needing("api", &["db", "web"]),
+        needing("db", &["web"]),
+    ]
+    .into_iter()
+    .map(|config| Configured {
+        config: Box::new(config),
+        image: image(1),
+        platforms: Default::default(),
+    })
+    .collect();
+    let web = &services[0].config;
+    assert!(sim.cluster().unknown_services(web).is_some());
+    let together = sim.cluster().with_configured(&services);
+    let unknown = services
+        .iter()
+        .find_map(|it| together.unknown_services(&it.config));
+    assert_eq!(unknown, None);
+    assert!(sim.cluster().services().is_empty(), "nothing has changed");
+    sim.event(Event::ServicesConfigured { services });
+    for service in ["web", "api", "db"] {
+        sim.until_settled(service);
+    }
+    sim.restart_controller();
+    sim.run(Span::secs(3));
+    assert_eq!(sim.cluster().names().services.len(), 3);
+}
+
+/// The processes of `db` that drain, once one does.
+fn draining_of_db(sim: &mut Sim) -> Vec<ProcessId> {
+    let draining = |sim: &Sim| -> Vec<ProcessId> {
+        let all = sim.service("db").active.processes.into_iter();
+        all.filter(|it| it.draining)
+            .map(|it| it.report.id)
+            .collect()
+    };
+    sim.until("one drains", |sim| !draining(sim).is_empty());
+    draining(sim)
+}
+
+#[test]
+fn a_process_that_others_need_drains_for_its_whole_time_and_is_told_as_leaving() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("db", 2));
+    sim.serve(needing("web", &["db"]));
+    sim.deploy_image(config("db", 2), 2);
+    let draining = draining_of_db(&mut sim);
+    // No balancer has a request for it. Of connections between services, none can know.
+    sim.event(Event::Drained {
+        processes: draining.clone(),
+    });
+    let named = sim.cluster().names().services[&name("db")].clone().unwrap();
+    let leaving: Vec<_> = named.leaving.iter().map(|it| it.process.clone()).collect();
+    assert!(draining.iter().all(|it| leaving.contains(it)), "{named:?}");
+    assert!(
+        named
+            .endpoints
+            .iter()
+            .all(|it| !draining.contains(&it.process))
+    );
+    sim.until_settled("db");
+    let named = sim.cluster().names().services[&name("db")].clone().unwrap();
+    assert_eq!((named.endpoints.len(), named.leaving.len()), (2, 0));
+}
+
+#[test]
+fn a_process_that_nobody_needs_is_removed_as_soon_as_it_is_drained() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("db", 2));
+    sim.deploy_image(config("db", 2), 2);
+    let draining = draining_of_db(&mut sim);
+    sim.event(Event::Drained {
+        processes: draining.clone(),
+    });
+    assert!(draining.iter().all(|id| !sim.ids("db").contains(id)));
 }

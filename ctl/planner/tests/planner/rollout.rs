@@ -1,6 +1,7 @@
 use tucano_api::{
     agent::ProcessState,
     ids::ProcessId,
+    state::NodeCondition,
     units::{Bytes, Span},
 };
 
@@ -245,4 +246,76 @@ fn old_processes_of_a_lost_worker_are_replaced_by_current_ones() {
     sim.agent(1).power_on();
     sim.deploy_image(config("hello", 4), 3);
     sim.until_settled("hello");
+}
+
+#[test]
+fn a_restart_replaces_all_processes_by_ones_of_the_same_revision_and_none_is_missed() {
+    let mut sim = Sim::new(3);
+    sim.serve(config("hello", 6));
+    let before = sim.ids("hello");
+    let revision = sim.service("hello").configured.revision;
+    sim.restart("hello");
+    sim.until("all are new", |sim| {
+        assert_eq!(
+            sim.routed("hello").len(),
+            6,
+            "old ones serve until new ones do"
+        );
+        sim.ids("hello").len() == 6 && current(sim).len() == 6
+    });
+    assert!(sim.ids("hello").iter().all(|id| !before.contains(id)));
+    assert_eq!(sim.service("hello").configured.revision, revision);
+    // A controller that starts again does not begin it again.
+    let after = sim.ids("hello");
+    sim.restart_controller();
+    sim.run(Span::secs(30));
+    assert_eq!(sim.ids("hello"), after);
+}
+
+#[test]
+fn a_restart_whose_new_processes_crash_keeps_the_old_ones() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("hello", 2));
+    let before = sim.ids("hello");
+    sim.workloads.crashing.insert(image(1));
+    sim.restart("hello");
+    sim.run(Span::secs(60));
+    let routed: Vec<ProcessId> = sim.routed("hello");
+    assert!(before.iter().all(|id| routed.contains(id)), "{routed:?}");
+}
+
+#[test]
+fn a_change_of_limits_does_not_spare_processes_from_a_restart() {
+    let mut sim = Sim::new(2);
+    sim.serve(with_memory("hello", 2, 64));
+    let before = sim.ids("hello");
+    sim.restart("hello");
+    // Running processes would take it over otherwise.
+    sim.deploy(with_memory("hello", 2, 96));
+    sim.until_settled("hello");
+    assert!(sim.ids("hello").iter().all(|id| !before.contains(id)));
+}
+
+#[test]
+fn a_process_that_comes_back_from_before_a_restart_is_not_taken_in() {
+    let mut sim = Sim::new(2);
+    sim.serve(config("hello", 2));
+    let before = sim.ids("hello");
+    sim.network.cut_off.insert(node(1));
+    sim.until_condition(1, NodeCondition::Dead);
+    sim.restart("hello");
+    sim.network.cut_off.clear();
+    sim.until_settled("hello");
+    assert!(sim.ids("hello").iter().all(|id| !before.contains(id)));
+}
+
+#[test]
+fn a_restart_of_what_does_not_exist_changes_nothing() {
+    let mut sim = Sim::new(1);
+    assert!(
+        sim.event(Event::ServiceRestarted {
+            name: "nobody".parse().unwrap()
+        })
+        .is_empty()
+    );
 }

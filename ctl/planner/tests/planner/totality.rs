@@ -64,6 +64,8 @@ fn report() -> impl Strategy<Value = Event> {
             },
             apis: None,
             notes: Vec::new(),
+            devices: Default::default(),
+            device_paths: Vec::new(),
             processes: processes.into_iter().map(odd_process).collect(),
         };
         Event::NodeReported {
@@ -156,6 +158,7 @@ fn odd_process(parts: (u64, u8, Option<u16>, u32, bool, u64)) -> ProcessReport {
         listening: None,
         disk_used: None,
         last_lines: Vec::new(),
+        devices: Vec::new(),
     }
 }
 

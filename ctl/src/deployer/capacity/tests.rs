@@ -13,6 +13,7 @@ fn node(name: &str, condition: NodeCondition, size: Option<(u64, u32)>) -> NodeV
     let alive = size.map(|(mebibytes, cpus)| AliveNode {
         architecture: "amd64".to_owned(),
         reserved_millicpus: 0,
+        devices: Default::default(),
         name: name.clone(),
         ip,
         reported_at: Timestamp(0),

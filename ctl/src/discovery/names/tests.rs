@@ -14,9 +14,11 @@ fn node(text: &str) -> NodeName {
 
 fn service(text: &str, last: u8) -> (ServiceName, Option<Arc<NamedService>>) {
     let entry = NamedService {
+        leaving: Vec::new(),
         service: name(text),
         address: Ipv4Addr::new(100, 80, 0, last),
         slots: Vec::new(),
+        nearest: false,
         ports: Vec::new(),
         endpoints: Vec::new(),
     };

@@ -37,6 +37,7 @@ fn process(number: u64) -> Record {
         draining_since: None,
         crashes: Default::default(),
         run: None,
+        devices: Vec::new(),
     })
 }
 

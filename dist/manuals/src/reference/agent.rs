@@ -43,7 +43,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 39] = [
+const KEYS: [Key; 41] = [
     key("controller", "", Bounds::Free,
         "Address of the controller's API, such as `\"https://10.0.0.1:7070\"`."),
     key("tls", "", Bounds::Free,
@@ -96,6 +96,11 @@ const KEYS: [Key; 39] = [
     key("caps_without_user_namespaces", "false", Bounds::OneOf(&["true", "false"]),
         "Whether services get the `caps` that they ask for where user namespaces do not work. They are then those of the \
          node's root; see [security](../security.md#capabilities)."),
+    key("cdi_dirs", "[\"/etc/cdi\", \"/var/run/cdi\"]", Bounds::Free,
+        "Directories whose files describe [devices](../tasks/devices.md) for containers, by the Container Device Interface: `.json`, `.yaml`. Of two descriptions \
+         of a device the later directory's counts. Directories and files are root's, and writable by root alone."),
+    key("device_paths", "[]", Bounds::Free,
+        "Device nodes that services may have in their containers, such as `/dev/fuse`. Each can be many processes' at once."),
     key("backup_paths", "[]", Bounds::Free,
         "Directories of the node that may have repositories of [backups](../tasks/volume-backups.md), with all below them: absolute \
          paths below the root. A link below a listed directory is followed only within it."),
@@ -142,7 +147,7 @@ const KEYS: [Key; 39] = [
 ];
 
 #[rustfmt::skip]
-const LIMITS: [Key; 20] = [
+const LIMITS: [Key; 22] = [
     key("limits.processes", "1000", Bounds::Between("1", "4000"),
         "Most processes of services on this node."),
     key("limits.body_bytes", "\"16MiB\"", Bounds::Between("\"4KiB\"", "\"256MiB\""),
@@ -176,6 +181,10 @@ const LIMITS: [Key; 20] = [
         "Most volumes that are copied from other workers at once, and most that other workers read at once."),
     key("limits.volume_entries", "2000000", Bounds::Between("1", "4000000"),
         "Most files and directories of a volume that is copied from another worker."),
+    key("limits.devices", "1024", Bounds::Between("1", "16384"),
+        "Names of devices that are described on the node."),
+    key("limits.cdi_file", "\"1MiB\"", Bounds::Free,
+        "Largest file that describes devices."),
     key("limits.layer_bytes", "\"32GiB\"", Bounds::Free,
         "Largest layer, unpacked."),
     key("limits.connections", "256", Bounds::Between("1", "10000"),

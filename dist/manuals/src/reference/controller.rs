@@ -183,7 +183,7 @@ const REGISTRY: [Key; 9] = [
 ];
 
 #[rustfmt::skip]
-const LIMITS: [Key; 35] = [
+const LIMITS: [Key; 36] = [
     key("limits.image_bytes", "\"8GiB\"", Bounds::Between("\"1KiB\"", "\"64TiB\""), AT_ONCE,
         "Largest image archive as it is sent, and largest blob of the registry. The registry's counts after a restart."),
     key("limits.image_document_bytes", "\"4MiB\"", Bounds::Between("\"1KiB\"", "\"1GiB\""), RESTART,
@@ -212,6 +212,8 @@ const LIMITS: [Key; 35] = [
         "Largest configuration of a service."),
     key("limits.services", "20000", Bounds::Between("1", "1000000"), AT_ONCE,
         "Most services."),
+    key("limits.application_services", "64", Bounds::Between("1", "1000"), AT_ONCE,
+        "Most services that are deployed in one request, as an application."),
     key("limits.uploads", "4", Bounds::Between("1", "1000"), AT_ONCE,
         "Most deploys with an archive at once."),
     key("limits.prefetching_agents", "5", Bounds::Between("0", "1000"), AT_ONCE,

@@ -66,7 +66,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-const KEYS: [Key; 94] = [
+const KEYS: [Key; 97] = [
     key("name", "", Bounds::Free,
         "The service's name: lower-case letters, digits and `-`. It is unique in the cluster, and the first label of the host \
          name `<name>.<domain>`."),
@@ -177,6 +177,10 @@ const KEYS: [Key; 94] = [
         "Its owner in the container."),
     key("file.gid", "0", Bounds::Between("0", "65535"),
         "Its group in the container."),
+    key("devices", "[]", Bounds::Free,
+        "Devices of the worker that each container has, at most 64: `nvidia.com/gpu=1` for so many of a kind, whichever are free; `nvidia.com/gpu=NAME` \
+         for a certain one, whose name is no number; `/dev/fuse` for a device node that the worker's `agent.toml` lists in \
+         `device_paths`. See [devices](../tasks/devices.md). Only workers that have them run the service. They show in RELAXED of `tucano ps`."),
     key("mount.path", "", Bounds::Free,
         "`[[mount]]`, once for each mount, at most 64: its absolute path in each container. Directories that the image does not \
          have are created. Only workers whose agents know the key take new processes."),
@@ -247,7 +251,7 @@ const KEYS: [Key; 94] = [
         "Services that are never on one worker with this one."),
     key("health.http", "", Bounds::Free,
         "A path. A process is healthy when a GET of it is answered with a status below 400. Only one of `http`, `tcp` and \
-         `exec` may be given; without any of them a TCP connect is tried."),
+         `exec` may be given; without any of them the image's own health check is used, else a TCP connect is tried."),
     key("health.host", "", Bounds::Free,
         "`Host` of that request. Without it: the first of `hosts`, else the process's address."),
     key("health.headers", "{}", Bounds::Free,
@@ -265,9 +269,15 @@ const KEYS: [Key; 94] = [
     key("health.grace", "\"30s\"", Bounds::Between("\"10ms\"", "\"24h\""),
         "How long a process may take to answer its first probe, and how long a process that was healthy may go on failing, \
          before it is restarted."),
+    key("health.image", "true", Bounds::OneOf(&["true", "false"]),
+        "Whether the image's own health check (`HEALTHCHECK`) is used where none of `http`, `tcp`, `exec` and `port` is given. Its \
+         times are used where `interval`, `timeout` and `grace` have their defaults."),
     key("needs", "[]", Bounds::Free,
         "Services that the processes may reach, by name and address, and no others: at most 128. They exist when this service is \
          deployed, and are not removed while it needs them. Only workers that can connect services run it."),
+    key("nearest", "false", Bounds::OneOf(&["true", "false"]),
+        "Connections to the service's address go to its processes on the same worker, where there are any, and otherwise to all. \
+         Open connections stay where they are."),
     key("start_after", "[]", Bounds::Free,
         "Services that must have a healthy process before the first process of this one is started: at most 128. Later starts do not \
          wait."),
@@ -470,7 +480,7 @@ mod tests {
         let file = fields("api/src", "ConfigFile");
         assert_complete(&KEYS, "file.", &file, &[]);
         let health = fields("api/src", "Health");
-        assert_complete(&KEYS, "health.", &health, &[]);
+        assert_complete(&KEYS, "health.", &health, &["of_image"]);
     }
 
     #[test]

@@ -55,18 +55,33 @@ impl Store {
         let user = user.unwrap_or_default();
         let user = wanted_user(&user)?;
         let mut warnings = Vec::new();
-        if image.has_healthcheck {
-            warnings.push(
-                "the image's HEALTHCHECK is not used: configure the service's health check with `health`"
-                    .to_owned(),
-            );
-        }
         if let Some(contents) = self.contents(image)? {
             check_user(&contents, &user)?;
             check_program(&contents, image, overrides, &command)?;
             warnings.extend(id_warning(&contents));
         }
         Ok(warnings)
+    }
+
+    /// Why the health check of a stored image cannot run in its containers: a sentence for the sysadmin. `None` if it can.
+    ///
+    /// # Errors
+    /// As [`Store::contents`].
+    pub fn healthcheck_obstacle(
+        &self,
+        image: &Image,
+        overrides: &Overrides,
+    ) -> Result<Option<String>, Error> {
+        let program = image.healthcheck.as_ref().and_then(|it| it.command.first());
+        let contents = self.contents(image)?;
+        let (Some(program), Some(contents)) = (program, contents) else {
+            return Ok(None);
+        };
+        match check_program(&contents, image, overrides, program) {
+            Ok(()) => Ok(None),
+            Err(Error::CannotRun(why)) => Ok(Some(why)),
+            Err(other) => Err(other),
+        }
     }
 
     /// Checks that the files of a stored image can be mounted into a container of another; returns what the sysadmin should know.

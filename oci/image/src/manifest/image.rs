@@ -6,6 +6,7 @@ use oci_spec::image::{Arch, Descriptor, Digest, ImageConfiguration, ImageManifes
 use serde_json::Value;
 
 use super::document::{self, read_document};
+use super::healthcheck::Healthcheck;
 use crate::{content::ingest::Blobs, error::Error, layer::stream::Encoding, limits::Limits};
 
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
@@ -44,8 +45,8 @@ pub struct Image {
     pub manifest: ImageManifest,
     /// The configuration.
     pub config: ImageConfiguration,
-    /// Whether the image declares a health check (Docker's `HEALTHCHECK`), which services do not use.
-    pub has_healthcheck: bool,
+    /// The image's health check (Docker's `HEALTHCHECK`), which the OCI's configuration does not have.
+    pub healthcheck: Option<Healthcheck>,
 }
 
 impl Image {
@@ -100,7 +101,7 @@ impl Image {
         )?;
         let what = "the image's configuration";
         let mut config: Value = document::parse(what, &bytes)?;
-        let has_healthcheck = has_healthcheck(&config);
+        let healthcheck = Healthcheck::of(&config);
         set_platform(&mut config);
         lists_of_strings(&mut config);
         let config: ImageConfiguration =
@@ -113,16 +114,9 @@ impl Image {
             digest: digest.clone(),
             manifest,
             config,
-            has_healthcheck,
+            healthcheck,
         })
     }
-}
-
-/// Whether the configuration has a command of Docker's `HEALTHCHECK`.
-fn has_healthcheck(config: &Value) -> bool {
-    let test = config.pointer("/config/Healthcheck/Test");
-    let command = test.and_then(Value::as_array).and_then(|test| test.first());
-    command.is_some_and(|command| command != "NONE")
 }
 
 /// Fills in this machine's platform where an image does not name any, as Docker does, and maps other names of

@@ -62,6 +62,11 @@ impl User {
             groups,
             home,
         } = wanted.ids(&passwd, &read(root, "/etc/group")?)?;
+        // Those of devices are the container's, whoever its user is.
+        let mut groups = groups;
+        let more = process.user().additional_gids().iter().flatten();
+        let more: Vec<u32> = more.filter(|gid| !groups.contains(gid)).copied().collect();
+        groups.extend(more);
         Ok(Self {
             uid,
             gid,

@@ -1,6 +1,6 @@
 use tucano_api::{names::NamedPort, service::Protocol, settings::parse};
 
-use super::*;
+use super::{super::connections, *};
 
 fn name(text: &str) -> ServiceName {
     text.parse().unwrap()
@@ -19,9 +19,11 @@ fn endpoint(service: &str, number: u64, slot: Option<u32>) -> NamedEndpoint {
 
 fn service(text: &str, last: u8, endpoints: Vec<NamedEndpoint>) -> NamedService {
     NamedService {
+        leaving: Vec::new(),
         service: name(text),
         address: [100, 80, 0, last].into(),
         slots: Vec::new(),
+        nearest: false,
         ports: vec![NamedPort {
             name: PortName::http(),
             port: 5432,
@@ -36,6 +38,7 @@ fn process(service: &str, number: u64, more: &str) -> DesiredProcess {
     DesiredProcess {
         address: None,
         kept: Default::default(),
+        devices: Vec::new(),
         id: ProcessId::new(&name(service), number),
         revision: tucano_api::ids::Revision(1),
         image: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
@@ -71,7 +74,7 @@ fn only_what_a_process_needs_is_open_to_it() {
     let (web, other) = ([172, 31, 0, 2].into(), [172, 31, 0, 3].into());
     all.set_process(web, &process("web", 1, "needs = [\"db\", \"gone\"]"));
     all.set_process(other, &process("other", 2, ""));
-    let needs = |all: &Services| all.rules().unwrap().needs;
+    let needs = |all: &Services| (*all.rules().unwrap().needs).clone();
     assert_eq!(needs(&all), [(web, [100, 80, 0, 1].into())].into());
     assert_eq!(all.visible(web).len(), 1);
     assert!(all.visible(other).is_empty() && all.visible([10, 0, 0, 1].into()).is_empty());
@@ -141,8 +144,9 @@ fn a_change_of_one_service_leaves_the_elements_of_the_others_alone() {
         ..Names::default()
     });
     let after = all.rules().unwrap();
-    let (new, old) = after.slots_beside(&before);
-    assert_eq!((new.len(), old.len()), (64, 64));
+    let (new, old) = after.beside(&before);
+    assert_eq!((new.len(), old.len()), (1, 1));
+    assert_eq!((new[0].elements.len(), old[0].elements.len()), (64, 64));
     all.learn(Names {
         version: "s-3".to_owned(),
         gone: vec![name("db")],
@@ -151,6 +155,97 @@ fn a_change_of_one_service_leaves_the_elements_of_the_others_alone() {
     assert_eq!(all.rules().unwrap().slots().count(), 64);
     assert_eq!(all.known().services.len(), 1);
     assert_eq!(all.version(), Some("s-3"));
+}
+
+fn nearest(endpoints: &[u64]) -> NamedService {
+    let endpoints = endpoints.iter().map(|number| endpoint("db", *number, None));
+    NamedService {
+        nearest: true,
+        ..service("db", 1, endpoints.collect())
+    }
+}
+
+/// The last parts of the addresses that get new connections.
+fn reached(all: &Services) -> BTreeSet<SocketAddrV4> {
+    all.rules().unwrap().slots().map(|it| it.to).collect()
+}
+
+#[test]
+fn the_nearest_endpoints_get_all_connections_while_there_are_any() {
+    let far = |number: u16| SocketAddrV4::new([10, 0, 0, 2].into(), 20_000 + number);
+    let near = |last: u8| SocketAddrV4::new([172, 31, 0, last].into(), 8080);
+    let mut all = with(vec![nearest(&[1, 2, 3, 4])]);
+    assert_eq!(reached(&all), (1..=4).map(far).collect());
+    all.set_process([172, 31, 0, 7].into(), &process("db", 1, ""));
+    all.set_process([172, 31, 0, 8].into(), &process("db", 2, ""));
+    // One that runs here and does not answer (yet, or any more) attracts nothing.
+    all.set_process([172, 31, 0, 9].into(), &process("db", 5, ""));
+    assert_eq!(reached(&all), [near(7), near(8)].into());
+    assert_eq!(all.rules().unwrap().slots().count(), 64);
+    all.learn(learned(vec![nearest(&[2, 3, 4])]));
+    assert_eq!(reached(&all), [near(8)].into());
+    all.learn(learned(vec![nearest(&[3, 4])]));
+    assert_eq!(reached(&all), [far(3), far(4)].into());
+    all.learn(learned(vec![nearest(&[2, 3])]));
+    all.learn(learned(vec![NamedService {
+        nearest: false,
+        ..nearest(&[2, 3])
+    }]));
+    assert_eq!(reached(&all), [near(8), far(3)].into());
+}
+
+#[test]
+fn connections_to_endpoints_that_answer_stay_although_nearer_ones_get_the_new_ones() {
+    let at = SocketAddrV4::new([100, 80, 0, 1].into(), 5432);
+    let far = |number: u16| SocketAddrV4::new([10, 0, 0, 2].into(), 20_000 + number);
+    let mut all = with(vec![nearest(&[3, 4])]);
+    let before = all.rules().unwrap();
+    all.set_process([172, 31, 0, 7].into(), &process("db", 1, ""));
+    all.learn(learned(vec![nearest(&[1, 3, 4])]));
+    let after = all.rules().unwrap();
+    assert_eq!(connections::ended(&before, &after), []);
+    // It got no new connections any more, and has some from before.
+    all.learn(learned(vec![nearest(&[1, 4])]));
+    let last = all.rules().unwrap();
+    let gone = connections::Ended::Endpoint(Transport::Tcp, at, far(3));
+    assert_eq!(connections::ended(&after, &last), [gone]);
+}
+
+#[test]
+fn what_differs_is_found_among_many_services_and_nothing_else_is_looked_at() {
+    let db = |number: u8| {
+        let name = format!("s{number}");
+        service(&name, number, vec![endpoint(&name, 1, None)])
+    };
+    let mut all = with((1..=200).map(db).collect());
+    all.set_process(
+        [172, 31, 0, 2].into(),
+        &process("web", 1, "needs = [\"s7\", \"s8\"]"),
+    );
+    let before = all.rules().unwrap();
+    let mut other = db(7);
+    other.endpoints.clear();
+    all.learn(Names {
+        services: vec![other],
+        ..Names::default()
+    });
+    let after = all.rules().unwrap();
+    assert_ne!(before, after);
+    let (new, old) = after.beside(&before);
+    assert_eq!((new.len(), old.len()), (1, 1));
+    assert_eq!((new[0].elements.len(), old[0].elements.len()), (0, 64));
+    assert!(Arc::ptr_eq(&before.needs, &after.needs));
+    all.learn(Names {
+        gone: vec![name("s8")],
+        ..Names::default()
+    });
+    let gone = all.rules().unwrap();
+    let (new, old) = gone.beside(&after);
+    assert_eq!((new.len(), old.len()), (0, 1));
+    let (opened, closed) = gone.needs_beside(&after);
+    let s8: Ipv4Addr = [100, 80, 0, 8].into();
+    assert!(opened.is_empty());
+    assert_eq!(closed, [([172, 31, 0, 2].into(), s8)].into());
 }
 
 /// An endpoint on another node than [`endpoint`]'s.
@@ -219,4 +314,27 @@ fn processes_of_this_node_are_never_silent() {
     // Even if this node's own address is among them.
     all.set_silent([[10, 0, 0, 2].into(), [10, 0, 0, 3].into()].into());
     assert_eq!(nodes(&all), [[172, 31, 0, 9].into()].into());
+}
+
+#[test]
+fn a_leaving_process_gets_no_new_connections_and_keeps_its_own() {
+    let staying = endpoint_at(2, 1, None);
+    let both = vec![staying.clone(), endpoint_at(3, 2, None)];
+    let mut all = with(vec![service("db", 1, both)]);
+    let before = all.rules().unwrap();
+    let left = |after: &ServiceRules| super::super::connections::ended(&before, after).len();
+    let leaving = NamedService {
+        leaving: vec![endpoint_at(3, 2, None)],
+        ..service("db", 1, vec![staying.clone()])
+    };
+    all.learn(learned(vec![leaving.clone()]));
+    let rules = all.rules().unwrap();
+    assert_eq!(nodes(&all), [[10, 0, 0, 2].into()].into());
+    assert_eq!(left(&rules), 0);
+    // Its worker is gone, and then it is itself.
+    all.set_silent([[10, 0, 0, 3].into()].into());
+    assert_eq!(left(&all.rules().unwrap()), 1);
+    all.set_silent(BTreeSet::new());
+    all.learn(learned(vec![service("db", 1, vec![staying])]));
+    assert_eq!(left(&all.rules().unwrap()), 1);
 }
