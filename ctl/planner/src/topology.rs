@@ -65,6 +65,7 @@ fn remove_worker(state: &mut State, index: usize) {
     }
     state.reserve_generations(last);
     state.stop_awaiting(&name);
+    state.changes.needy.insert(name.clone());
     state.changes.nodes.insert(name);
 }
 

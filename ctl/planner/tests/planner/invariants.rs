@@ -4,7 +4,10 @@ use proptest::prelude::*;
 
 use tucano_api::units::Span;
 use tucano_simulator::fault::{
-    Fault::{Deploy, DeployRules, OldAgent, Pause, Relabel, Run},
+    Fault::{
+        CutPower, Deploy, DeployRules, DeployVolumes, Network, OldAgent, Pause, PowerOn, Relabel,
+        RemoveStateful, Run, Topology,
+    },
     fault, unstable_cluster,
 };
 
@@ -50,4 +53,47 @@ fn a_move_within_a_zone_keeps_the_zones_as_they_are() {
     }
     sim.heal();
     sim.run(Span::secs(90));
+}
+
+/// What a worker needs is told until it has left, and then that it needs nothing.
+#[test]
+fn a_worker_that_leaves_needs_nothing_any_more() {
+    let mut sim = unstable_cluster(13_034_527_055_932_653_071);
+    let deploy = |concurrency, image| Deploy {
+        service: 1,
+        concurrency,
+        mib: 256,
+        image,
+    };
+    let network = |lost, doubled, delay_ms| Network {
+        lost,
+        doubled,
+        delay_ms,
+    };
+    let stateful = DeployVolumes {
+        service: 1,
+        concurrency: 3,
+        mib: 256,
+        volumes: 3,
+        size: 64,
+        image: 0,
+    };
+    for event in [
+        stateful,
+        network(20, 0, 2),
+        Run(1301),
+        Run(1301),
+        CutPower(2),
+        Pause(3000),
+        Run(1601),
+        PowerOn(2),
+        network(23, 2, 129),
+        deploy(1, 0),
+        deploy(3, 1),
+        Run(1401),
+        RemoveStateful(1, false),
+        Topology(0),
+    ] {
+        sim.inject(event);
+    }
 }
