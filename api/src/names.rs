@@ -61,6 +61,13 @@ pub struct NamedService {
     pub leaving: Vec<NamedEndpoint>,
 }
 
+impl NamedService {
+    /// The processes that may have connections.
+    pub fn connected(&self) -> impl Iterator<Item = &NamedEndpoint> {
+        self.endpoints.iter().chain(&self.leaving)
+    }
+}
+
 /// A port of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NamedPort {

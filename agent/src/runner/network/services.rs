@@ -206,7 +206,7 @@ impl Services {
     /// The other nodes that have endpoints.
     pub(super) fn neighbours(&self) -> BTreeSet<Ipv4Addr> {
         let local: BTreeSet<_> = self.processes.values().map(|it| &it.id).collect();
-        let endpoints = self.named.values().flat_map(|it| &it.endpoints);
+        let endpoints = self.named.values().flat_map(|it| it.connected());
         let others = endpoints.filter(|it| !local.contains(&it.process));
         others.filter_map(|it| it.node_address()).collect()
     }
@@ -218,7 +218,7 @@ impl Services {
         let is_changed =
             |it: &NamedEndpoint| it.node_address().is_some_and(|ip| changed.contains(&ip));
         let services = self.named.values();
-        let affected = services.filter(|it| it.endpoints.iter().any(is_changed));
+        let affected = services.filter(|it| it.connected().any(is_changed));
         let affected: Vec<_> = affected.map(|it| it.service.clone()).collect();
         affected.iter().for_each(|name| self.map(name));
     }
