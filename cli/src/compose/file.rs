@@ -16,6 +16,14 @@ use super::{
     yaml::{self, Entry, Node, Value},
 };
 
+/// How the text is read: scalars stay text, since the key decides what `0440`, `22:22` or `yes` is.
+const YAML: yaml::Options = yaml::Options {
+    max_nodes: 100_000,
+    max_depth: 64,
+    merges: true,
+    nulls: &["", "~", "null", "Null", "NULL"],
+};
+
 /// What the services of a file share.
 pub(super) struct Shared<'a> {
     /// The directory that relative paths start at.
@@ -36,7 +44,7 @@ pub(super) struct Shared<'a> {
 /// Everything in it that cannot be done, a line for each.
 pub(super) fn read(path: &Path, text: &str, options: &Options<'_>) -> Result<Application, String> {
     let shown = |line: usize, message: &str| format!("{}:{line}: {message}", path.display());
-    let mut root = yaml::parse(text).map_err(|it| shown(it.line, &it.message))?;
+    let mut root = yaml::parse(text, YAML).map_err(|it| shown(it.line, &it.message))?;
     let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
     let env = variables_of(directory, options)?;

@@ -1,6 +1,6 @@
 //! Compose files: an application of several services, turned into configurations of services.
 //!
-//! - `yaml`: the text as a tree with lines; `interpolate`, `dotenv`: variables;
+//! - `interpolate`, `dotenv`: variables;
 //! - `file`: the document as a whole: its name, profiles, and the order of its services;
 //! - `service`: one service, key by key; `ports`, `volumes`, `files`, `health`, `deploy`, `limits`: its parts;
 //! - `findings`: what is refused, all at once, and what is done differently.
@@ -19,12 +19,12 @@ mod service;
 mod tests;
 mod volumes;
 mod words;
-mod yaml;
 
 use std::{fs, path::Path};
 
 use serde_json::{Map, Value};
 use tucano_api::ids::{AppName, ServiceName};
+use tucano_yaml as yaml;
 
 use crate::Error;
 

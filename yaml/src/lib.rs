@@ -1,59 +1,80 @@
-//! YAML as a tree that knows its lines. Scalars stay text: what `0440`, `22:22` or `yes` means, the key decides that they are
-//! read for.
+//! YAML as a tree that knows its lines, of a bounded size. Scalars stay text: what `0440`, `22:22` or `yes` means is up to the
+//! caller.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 
-/// Most nodes of a document, with those that aliases repeat.
-const MAX_NODES: usize = 100_000;
-/// Deepest nesting.
-const MAX_DEPTH: usize = 64;
+/// How a document is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Most nodes of a document, with those that aliases repeat.
+    pub max_nodes: usize,
+    /// Deepest nesting.
+    pub max_depth: usize,
+    /// Whether the key `<<` merges a mapping, or the first of a list of mappings that has a key, into its own.
+    pub merges: bool,
+    /// Plain scalars that are nothing.
+    pub nulls: &'static [&'static str],
+}
+
 /// The key whose mapping, or list of mappings, is merged into its own.
 const MERGE: &str = "<<";
 
 /// A value and the line that it begins on.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
-    pub(super) line: usize,
-    pub(super) value: Value,
+pub struct Node {
+    /// The line, from 1.
+    pub line: usize,
+    /// The value.
+    pub value: Value,
 }
 
 /// A value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub enum Value {
     /// Nothing, `~` or `null`.
     Null,
     /// A text. It is plain if it has no quotes and is no block.
     Text {
+        /// The text.
         text: String,
+        /// Whether it is plain.
         is_plain: bool,
     },
+    /// A list.
     List(Vec<Node>),
+    /// A mapping, in the document's order.
     Map(Vec<Entry>),
 }
 
 /// A key with its line, and its value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) line: usize,
-    pub(super) node: Node,
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Its line, from 1.
+    pub line: usize,
+    /// Its value.
+    pub node: Node,
 }
 
 /// What is wrong with a document, and where.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Wrong {
-    pub(super) line: usize,
-    pub(super) message: String,
+pub struct Wrong {
+    /// The line, from 1.
+    pub line: usize,
+    /// The message.
+    pub message: String,
 }
 
 /// Reads the only document of a text.
 ///
 /// # Errors
 /// It is no YAML, has several documents, or is too large or too deep.
-pub(super) fn parse(text: &str) -> Result<Node, Wrong> {
+pub fn parse(text: &str, options: Options) -> Result<Node, Wrong> {
     let mut reader = Reader {
+        options,
         parser: Parser::new_from_str(text),
         anchors: BTreeMap::new(),
         nodes: 0,
@@ -77,6 +98,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Wrong> {
 }
 
 struct Reader<'a> {
+    options: Options,
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
     anchors: BTreeMap<usize, Node>,
     nodes: usize,
@@ -93,8 +115,9 @@ impl<'a> Reader<'a> {
 
     fn node(&mut self, event: Event<'a>, line: usize, depth: usize) -> Result<Node, Wrong> {
         self.count(1, line)?;
-        if depth > MAX_DEPTH {
-            return Err(wrong(line, format!("nested more than {MAX_DEPTH} deep")));
+        let most = self.options.max_depth;
+        if depth > most {
+            return Err(wrong(line, format!("nested more than {most} deep")));
         }
         let (anchor, value) = match event {
             Event::Alias(anchor) => {
@@ -103,7 +126,7 @@ impl<'a> Reader<'a> {
                 self.count(size(&node), line)?;
                 return Ok(Node { line, ..node });
             }
-            Event::Scalar(text, style, anchor, _) => (anchor, scalar(&text, style)),
+            Event::Scalar(text, style, anchor, _) => (anchor, self.scalar(&text, style)),
             Event::SequenceStart(anchor, _) => (anchor, self.list(depth)?),
             Event::MappingStart(anchor, _) => (anchor, self.map(depth)?),
             _ => return Err(wrong(line, "a value is missing here")),
@@ -141,7 +164,7 @@ impl<'a> Reader<'a> {
             };
             let (event, value_line) = self.next()?;
             let node = self.node(event, value_line, depth + 1)?;
-            if key == MERGE {
+            if self.options.merges && key == MERGE {
                 merged.push(node);
             } else if own.iter().any(|entry| entry.key == key) {
                 return Err(wrong(line, format!("{key} is here for the second time")));
@@ -151,12 +174,24 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn scalar(&self, text: &str, style: ScalarStyle) -> Value {
+        let is_plain = style == ScalarStyle::Plain;
+        match is_plain && self.options.nulls.contains(&text) {
+            true => Value::Null,
+            false => Value::Text {
+                text: text.to_owned(),
+                is_plain,
+            },
+        }
+    }
+
     fn count(&mut self, nodes: usize, line: usize) -> Result<(), Wrong> {
         self.nodes = self.nodes.saturating_add(nodes);
-        match self.nodes > MAX_NODES {
+        let most = self.options.max_nodes;
+        match self.nodes > most {
             true => Err(wrong(
                 line,
-                format!("more than {MAX_NODES} values, with those that aliases repeat"),
+                format!("more than {most} values, with those that aliases repeat"),
             )),
             false => Ok(()),
         }
@@ -185,17 +220,6 @@ fn merge(mut own: Vec<Entry>, merged: Vec<Node>) -> Result<Value, Wrong> {
     Ok(Value::Map(own))
 }
 
-fn scalar(text: &str, style: ScalarStyle) -> Value {
-    let is_plain = style == ScalarStyle::Plain;
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" if is_plain => Value::Null,
-        _ => Value::Text {
-            text: text.to_owned(),
-            is_plain,
-        },
-    }
-}
-
 fn size(node: &Node) -> usize {
     match &node.value {
         Value::Null | Value::Text { .. } => 1,
@@ -217,7 +241,7 @@ fn wrong(line: usize, message: impl Into<String>) -> Wrong {
 
 impl Node {
     /// The text of a scalar.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text { text, .. } => Some(text),
             _ => None,
@@ -225,7 +249,7 @@ impl Node {
     }
 
     /// The value of a key of a mapping.
-    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+    pub fn get(&self, key: &str) -> Option<&Node> {
         self.entries()
             .iter()
             .find(|it| it.key == key)
@@ -233,7 +257,7 @@ impl Node {
     }
 
     /// The entries of a mapping; none of anything else.
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[Entry] {
         match &self.value {
             Value::Map(entries) => entries,
             _ => &[],
@@ -241,7 +265,7 @@ impl Node {
     }
 
     /// The elements of a list; none of anything else.
-    pub(super) fn items(&self) -> &[Node] {
+    pub fn items(&self) -> &[Node] {
         match &self.value {
             Value::List(list) => list,
             _ => &[],
@@ -249,12 +273,12 @@ impl Node {
     }
 
     /// Whether there is nothing.
-    pub(super) fn is_null(&self) -> bool {
+    pub fn is_null(&self) -> bool {
         self.value == Value::Null
     }
 
     /// What it is, in words.
-    pub(super) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match &self.value {
             Value::Null => "nothing",
             Value::Text { .. } => "a text",
