@@ -35,7 +35,26 @@ pub(super) async fn run(
         None => SERVICES.to_owned(),
     };
     let deployed = configure(client, &source, &path).await?;
-    let (deployed, result) = settle(client, deployed, arguments.wait).await;
+    finish(client, global, deployed, arguments.wait).await
+}
+
+/// Waits for what the controller has configured by its answer, and reports it.
+pub(super) async fn finish_answer(
+    client: &Client,
+    global: &Global,
+    answer: &str,
+    wait: Wait,
+) -> Result<(), Error> {
+    finish(client, global, client.parse(answer)?, wait).await
+}
+
+async fn finish(
+    client: &Client,
+    global: &Global,
+    deployed: Deployed,
+    wait: Wait,
+) -> Result<(), Error> {
+    let (deployed, result) = settle(client, deployed, wait).await;
     report(global, deployed, result)
 }
 

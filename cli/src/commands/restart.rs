@@ -1,6 +1,6 @@
 //! `restart`: new processes for a service as it is.
 
-use tucano_api::{ids::ServiceName, state::Deployed};
+use tucano_api::ids::ServiceName;
 
 use super::deploy;
 use crate::{
@@ -17,7 +17,5 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let path = format!("/v1/services/{name}/restart");
     let answer = client.post(&path, String::new()).await?;
-    let deployed: Deployed = client.parse(&answer)?;
-    let (deployed, result) = deploy::settle(client, deployed, wait).await;
-    deploy::report(global, deployed, result)
+    deploy::finish_answer(client, global, &answer, wait).await
 }

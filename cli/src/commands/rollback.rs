@@ -1,6 +1,6 @@
 //! `rollback`: goes back to an earlier revision.
 
-use tucano_api::{ids::ServiceName, state::Deployed};
+use tucano_api::ids::ServiceName;
 
 use super::deploy;
 use crate::{
@@ -19,7 +19,5 @@ pub(super) async fn run(
     let query = revision.map_or_else(String::new, |revision| format!("?revision={revision}"));
     let path = format!("/v1/services/{name}/rollback{query}");
     let answer = client.post(&path, String::new()).await?;
-    let deployed: Deployed = client.parse(&answer)?;
-    let (deployed, result) = deploy::settle(client, deployed, wait).await;
-    deploy::report(global, deployed, result)
+    deploy::finish_answer(client, global, &answer, wait).await
 }

@@ -1,7 +1,7 @@
 //! `scale`: changes how many processes are kept alive.
 
 use serde_json::json;
-use tucano_api::{ids::ServiceName, state::Deployed};
+use tucano_api::ids::ServiceName;
 
 use super::deploy;
 use crate::{
@@ -21,7 +21,5 @@ pub(super) async fn run(
     let answer = client
         .patch(&format!("/v1/services/{name}"), &change)
         .await?;
-    let deployed: Deployed = client.parse(&answer)?;
-    let (deployed, result) = deploy::settle(client, deployed, wait).await;
-    deploy::report(global, deployed, result)
+    deploy::finish_answer(client, global, &answer, wait).await
 }

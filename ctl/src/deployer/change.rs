@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tucano_api::{
     ids::{Revision, ServiceName},
     service::ServiceConfig,
-    state::{ConfiguredService, Deployed},
+    state::ConfiguredService,
 };
 use tucano_planner::{Cluster, Configured, Event};
 
@@ -117,21 +117,8 @@ fn before(cluster: &Cluster, name: &ServiceName) -> (ServiceName, Before) {
 }
 
 fn outcome(before: Before, configured: ConfiguredService) -> Outcome {
-    Outcome {
-        is_new: before.is_none(),
-        deployed: Deployed {
-            name: configured.name,
-            changed: before != Some((configured.revision, configured.config.concurrency)),
-            revision: configured.revision,
-            image: configured.image,
-            warnings: Vec::new(),
-            healthy: None,
-            unhealthy: Vec::new(),
-            failures: Vec::new(),
-            error: None,
-            code: None,
-        },
-    }
+    let now = (configured.revision, configured.config.concurrency);
+    Outcome::of(configured, before.is_none(), before != Some(now))
 }
 
 fn refused() -> Refused {

@@ -79,6 +79,27 @@ pub struct Outcome {
     pub deployed: Deployed,
 }
 
+impl Outcome {
+    /// Of what is configured now, before anybody has waited for it.
+    fn of(configured: ConfiguredService, is_new: bool, changed: bool) -> Self {
+        Self {
+            is_new,
+            deployed: Deployed {
+                name: configured.name,
+                changed,
+                revision: configured.revision,
+                image: configured.image,
+                warnings: Vec::new(),
+                healthy: None,
+                unhealthy: Vec::new(),
+                failures: Vec::new(),
+                error: None,
+                code: None,
+            },
+        }
+    }
+}
+
 impl Deployer {
     /// Stores images in `images` and changes services through `state`.
     pub fn new(config: Arc<ConfigManager>, state: StateHandle, images: Arc<Images>) -> Self {

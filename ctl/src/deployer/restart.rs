@@ -1,6 +1,6 @@
 //! Replaces the processes of a service by new ones of the same revision.
 
-use tucano_api::{ids::ServiceName, state::Deployed};
+use tucano_api::ids::ServiceName;
 use tucano_planner::{Cluster, Event};
 
 use super::{DeployError, Deployer, Outcome};
@@ -19,21 +19,7 @@ impl Deployer {
         };
         let read = |cluster: &Cluster, name: ServiceName| {
             let configured = cluster.newest(&name)?;
-            Some(Outcome {
-                is_new: false,
-                deployed: Deployed {
-                    name,
-                    changed: true,
-                    revision: configured.revision,
-                    image: configured.image,
-                    warnings: Vec::new(),
-                    healthy: None,
-                    unhealthy: Vec::new(),
-                    failures: Vec::new(),
-                    error: None,
-                    code: None,
-                },
-            })
+            Some(Outcome::of(configured, false, true))
         };
         let outcome = self.state.transact(decide, read).await;
         let outcome = outcome.map_err(TransactError::into_inner)?;
