@@ -189,7 +189,7 @@ fn a_container_gets_what_the_description_says() {
     assert_eq!(devices[1]["minor"], 3);
     assert_eq!(
         devices[1]["fileMode"], 0o666,
-        "for whoever runs in the container"
+        "any user of the container may open it"
     );
     assert_eq!(
         (&devices[2]["fileMode"], &devices[2]["gid"]),

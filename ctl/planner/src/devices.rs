@@ -63,7 +63,7 @@ pub(crate) fn fit(
     (0..processes).all(|_| choose(devices, config, &mut held).is_some())
 }
 
-/// Whether a node has the devices of one process, whoever holds them.
+/// Whether a node has the devices of one process, free or not.
 pub(crate) fn has_all(node: &Node, config: &ServiceConfig) -> bool {
     let choose = |devices| choose(devices, config, &mut Held::new()).is_some();
     !config.has_own_devices() || devices_of(node).is_some_and(choose)

@@ -62,7 +62,7 @@ impl User {
             groups,
             home,
         } = wanted.ids(&passwd, &read(root, "/etc/group")?)?;
-        // Those of devices are the container's, whoever its user is.
+        // Groups of devices are in the specification, and apply to any user.
         let mut groups = groups;
         let more = process.user().additional_gids().iter().flatten();
         let more: Vec<u32> = more.filter(|gid| !groups.contains(gid)).copied().collect();
