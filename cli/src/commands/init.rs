@@ -17,6 +17,7 @@ use tucano_api::{
 };
 use tucano_oci_image::Description;
 
+use super::DOCKER;
 use crate::{
     Error,
     args::{self, Global},
@@ -24,8 +25,6 @@ use crate::{
     compose, image, output,
 };
 
-/// The registry in which short names are looked for, if the controller lists it.
-const DOCKER: &str = "docker.io";
 /// The output that is no file.
 const STDOUT: &str = "-";
 

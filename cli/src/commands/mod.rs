@@ -30,6 +30,9 @@ use crate::{
 pub(crate) use check::find_program;
 pub(crate) use deploy::deploy;
 
+/// The registry in which short names of images are looked for, if the controller lists it.
+const DOCKER: &str = "docker.io";
+
 /// Runs the command of the arguments.
 ///
 /// # Errors

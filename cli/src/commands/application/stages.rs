@@ -15,12 +15,9 @@ use crate::{
     Error,
     args::Wait,
     client::Client,
-    commands::{deploy, run},
+    commands::{DOCKER, deploy, run},
     output,
 };
-
-/// The registry that short names of images belong to in Compose files.
-const DOCKER: &str = "docker.io";
 
 /// A deploy under way.
 pub(super) struct Stages<'a> {
