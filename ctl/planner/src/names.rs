@@ -148,13 +148,12 @@ pub(crate) fn ports(config: &ServiceConfig) -> Vec<NamedPort> {
     .collect()
 }
 
-/// Whether any service needs this one.
+/// Whether any process needs this service, also one that has yet to end.
 pub(crate) fn is_needed(state: &State, name: &ServiceName) -> bool {
-    let mut services = state.services.values();
-    services.any(|it| it.current().config.needs.contains(name))
+    state.nodes.iter().any(|node| node.needs.contains(name))
 }
 
-/// Which services a service's processes may reach, and which services' processes may reach it.
+/// The services that need this one.
 pub(crate) fn reachable_from(state: &State, name: &ServiceName) -> BTreeSet<ServiceName> {
     let others = state.services.values();
     others
