@@ -10,13 +10,13 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_DUMP, NlasIterator};
+use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_DUMP};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::libc::{AF_INET, EINVAL, ENOENT, NFNL_SUBSYS_CTNETLINK};
 
 use super::{
     addresses::Transport,
-    elements::{Error, bytes, nested},
+    elements::{Error, HEADER_BYTES, attribute, bytes, nested},
     netlink::{Netlink, Request},
     services::{Answering, ServiceMap, ServiceRules},
     sockets::Connection,
@@ -133,13 +133,6 @@ impl Ended {
     }
 }
 
-/// The value of an attribute.
-fn attribute(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
-    let mut all = NlasIterator::new(attributes).flatten();
-    all.find(|it| it.kind() == kind)
-        .map(|it| it.value().to_vec())
-}
-
 /// The ends of a direction of a TCP connection.
 fn ends(tuple: &[u8]) -> Option<Connection> {
     let (ips, ports) = (
@@ -185,8 +178,6 @@ fn filter(original: u32, reply: u32) -> DefaultNla {
     )
 }
 
-/// `struct nfgenmsg`.
-const HEADER_BYTES: usize = 4;
 const NFNETLINK_V1: u8 = 1;
 const IPCTNL_MSG_CT_GET: u16 = 1;
 const IPCTNL_MSG_CT_DELETE: u16 = 2;

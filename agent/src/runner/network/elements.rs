@@ -5,7 +5,7 @@
 
 use std::{fmt, io, net::Ipv4Addr, net::SocketAddrV4};
 
-use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_CREATE};
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NLM_F_CREATE, NlasIterator};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::libc::{
     AF_INET, AF_UNSPEC, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES,
@@ -180,6 +180,9 @@ fn batch_marker(kind: i32, what: &str) -> Request {
     )
 }
 
+/// Length of `struct nfgenmsg`, which precedes the attributes of a message.
+pub(super) const HEADER_BYTES: usize = 4;
+
 /// `struct nfgenmsg`.
 pub(super) fn header(family: i32, resource: u16) -> Vec<u8> {
     let version = 0;
@@ -214,6 +217,13 @@ fn socket(address: SocketAddrV4) -> Vec<u8> {
 
 pub(super) fn text(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
+}
+
+/// The value of the first attribute of this kind.
+pub(super) fn attribute(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
+    let mut all = NlasIterator::new(attributes).flatten();
+    all.find(|it| it.kind() == kind)
+        .map(|it| it.value().to_vec())
 }
 
 pub(super) fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {

@@ -4,12 +4,12 @@
 
 use std::{fs, io};
 
-use netlink_packet_core::{DefaultNla, NLM_F_DUMP, NlasIterator};
+use netlink_packet_core::{DefaultNla, NLM_F_DUMP};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::libc::{AF_INET, AF_UNSPEC, NFT_MSG_GETGEN, NFT_MSG_GETRULE};
 
 use super::{
-    elements::{Error, bytes, header, subsystem, text},
+    elements::{Error, HEADER_BYTES, attribute, bytes, header, subsystem, text},
     netlink::{Netlink, Request},
 };
 
@@ -52,9 +52,8 @@ fn generation(netlink: &mut Netlink) -> Result<u32, Error> {
     let what = "read the number of changes of the firewall";
     let replies = netlink.execute(&[Request::raw(kind, 0, header(AF_UNSPEC, 0), what)])?;
     let attributes = replies.first().and_then(|reply| reply.get(HEADER_BYTES..));
-    let mut attributes = NlasIterator::new(attributes.unwrap_or_default()).flatten();
-    let id = attributes.find(|attribute| attribute.kind() == NFTA_GEN_ID);
-    let id = id.and_then(|id| id.value().first_chunk().copied());
+    let id = attribute(attributes.unwrap_or_default(), NFTA_GEN_ID);
+    let id = id.and_then(|id| id.first_chunk().copied());
     Ok(id.map_or(0, u32::from_be_bytes))
 }
 
@@ -66,13 +65,10 @@ fn count_rules(netlink: &mut Netlink, table: &str) -> Result<usize, Error> {
     let replies = netlink.execute(&[Request::raw(kind, NLM_F_DUMP, body, what)])?;
     let is_own = |reply: &&Vec<u8>| {
         let attributes = reply.get(HEADER_BYTES..).unwrap_or_default();
-        let mut attributes = NlasIterator::new(attributes).flatten();
-        attributes.any(|it| it.kind() == NFTA_RULE_TABLE && it.value() == text(table))
+        attribute(attributes, NFTA_RULE_TABLE) == Some(text(table))
     };
     Ok(replies.iter().filter(is_own).count())
 }
 
-/// `struct nfgenmsg`.
-const HEADER_BYTES: usize = 4;
 const NFTA_GEN_ID: u16 = 1;
 const NFTA_RULE_TABLE: u16 = 1;
